@@ -1,0 +1,110 @@
+"""What is known of the training settings: DeepSpeed keys, TrainingArguments, world size, model type, usage words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+#: DeepSpeed keys that have no dot; every other undotted key is a TrainingArguments name.
+DEEPSPEED_TOP_LEVEL = frozenset({
+    "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping",
+    "prescale_gradients", "gradient_predivide_factor", "sparse_gradients", "communication_data_type",
+    "steps_per_print", "wall_clock_breakdown", "dump_state", "zero_allow_untested_optimizer",
+    "zero_force_ds_cpu_optimizer", "memory_breakdown", "dataloader_drop_last", "disable_allgather", "amp",
+    "optimizer", "scheduler", "zero_optimization", "fp16", "bf16", "bfloat16", "data_types", "seq_parallel_communication_data_type",
+    "graph_harvesting", "use_data_before_expert_parallel_", "load_universal_checkpoint", "checkpoint",
+})  # fmt: skip
+
+#: Keys that both sides have; the DeepSpeed value wins where it is given and not `auto`.
+SHARED = frozenset({"gradient_accumulation_steps"})
+
+#: The DeepSpeed key's name on the TrainingArguments side, for keys given as `auto` or without a DeepSpeed file.
+TRAINER_NAMES = {
+    "gradient_accumulation_steps": "gradient_accumulation_steps",
+    "train_micro_batch_size_per_gpu": "per_device_train_batch_size",
+    "gradient_clipping": "max_grad_norm",
+    "bf16.enabled": "bf16",
+    "fp16.enabled": "fp16",
+    "optimizer.params.lr": "learning_rate",
+    "optimizer.params.weight_decay": "weight_decay",
+    "scheduler.params.warmup_max_lr": "learning_rate",
+    "scheduler.params.warmup_num_steps": "warmup_steps",
+}
+
+
+class Unset:
+    """The type of `UNSET`."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+#: A key that is known not to be set.
+UNSET = Unset()
+
+
+class Unsaid:
+    """The type of `UNSAID`."""
+
+    def __repr__(self) -> str:
+        return "UNSAID"
+
+
+#: A key of which nothing is known.
+UNSAID = Unsaid()
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings that were given.
+
+    Attributes:
+        values: Flat: dotted DeepSpeed keys, TrainingArguments names, `world_size`, `model_type`. `UNSET` is allowed.
+        deepspeed_complete: True when a whole DeepSpeed file was given: a key it lacks is not set.
+        trainer_complete: True when TrainingArguments were given: an argument they lack has its default.
+        uses: Usage words the user said apply.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    deepspeed_complete: bool = False
+    trainer_complete: bool = False
+    uses: frozenset[str] = frozenset()
+
+    def get(self, key: str) -> Any:  # noqa: ANN401 - settings are JSON values
+        """The value of `key`, `UNSET`, or `UNSAID`; `auto` is looked up on the Trainer's side and is else `UNSAID`."""
+        value = self.values.get(key, UNSAID)
+        if value == AUTO:
+            return self._from_trainer(key)
+        if value is not UNSAID:
+            return value
+        if is_deepspeed_key(key):
+            return UNSET if self.deepspeed_complete else UNSAID
+        if key in ("world_size", "model_type"):
+            return UNSAID
+        return UNSET if self.trainer_complete else UNSAID
+
+    def _from_trainer(self, key: str) -> Any:  # noqa: ANN401 - settings are JSON values
+        name = TRAINER_NAMES.get(key)
+        value = self.values.get(f"trainer:{name}", self.values.get(name, UNSAID)) if name else UNSAID
+        return UNSAID if value == AUTO else value
+
+
+def is_deepspeed_key(key: str) -> bool:
+    """True for a dotted key or a DeepSpeed top-level key."""
+    return "." in key or key in DEEPSPEED_TOP_LEVEL
+
+
+def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested JSON object as dotted keys; lists and empty objects stay values.
+
+    A section also keeps its own name as a key holding the object, so that `set` conditions can ask for it.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        name = f"{prefix}{key}"
+        flat[name] = value
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{name}."))
+    return flat
