@@ -15,10 +15,7 @@ DEEPSPEED_TOP_LEVEL = frozenset({
     "graph_harvesting", "use_data_before_expert_parallel_", "load_universal_checkpoint", "checkpoint",
 })  # fmt: skip
 
-#: Keys that both sides have; the DeepSpeed value wins where it is given and not `auto`.
-SHARED = frozenset({"gradient_accumulation_steps"})
-
-#: The DeepSpeed key's name on the TrainingArguments side, for keys given as `auto` or without a DeepSpeed file.
+#: Where the Trainer keeps what a DeepSpeed key given as `auto` becomes.
 TRAINER_NAMES = {
     "gradient_accumulation_steps": "gradient_accumulation_steps",
     "train_micro_batch_size_per_gpu": "per_device_train_batch_size",
@@ -30,6 +27,11 @@ TRAINER_NAMES = {
     "scheduler.params.warmup_max_lr": "learning_rate",
     "scheduler.params.warmup_num_steps": "warmup_steps",
 }
+
+#: Keys that the Trainer (through accelerate) fills in also where the DeepSpeed file lacks them.
+FILLED = frozenset({
+    "gradient_accumulation_steps", "train_micro_batch_size_per_gpu", "bf16.enabled", "fp16.enabled",
+})  # fmt: skip
 
 
 class Unset:
@@ -55,6 +57,9 @@ UNSAID = Unsaid()
 
 AUTO = "auto"
 
+#: Prefix under which `Settings.values` keeps a TrainingArguments value that a DeepSpeed key of the same name hides.
+TRAINER = "trainer:"
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -79,15 +84,16 @@ class Settings:
             return self._from_trainer(key)
         if value is not UNSAID:
             return value
-        if is_deepspeed_key(key):
-            return UNSET if self.deepspeed_complete else UNSAID
+        if key in FILLED and (filled := self._from_trainer(key)) is not UNSAID:
+            return filled
         if key in ("world_size", "model_type"):
             return UNSAID
-        return UNSET if self.trainer_complete else UNSAID
+        known = self.deepspeed_complete if is_deepspeed_key(key) else self.trainer_complete
+        return UNSET if known else UNSAID
 
     def _from_trainer(self, key: str) -> Any:  # noqa: ANN401 - settings are JSON values
         name = TRAINER_NAMES.get(key)
-        value = self.values.get(f"trainer:{name}", self.values.get(name, UNSAID)) if name else UNSAID
+        value = self.values.get(f"{TRAINER}{name}", UNSAID) if name else UNSAID
         return UNSAID if value == AUTO else value
 
 
@@ -108,3 +114,23 @@ def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat.update(flatten(value, f"{name}."))
     return flat
+
+
+def combine(
+    deepspeed: dict[str, Any] | None, trainer: dict[str, Any] | None, told: dict[str, Any], uses: frozenset[str],
+) -> Settings:  # fmt: skip
+    """Settings from a DeepSpeed document, TrainingArguments, and single settings told on the command line.
+
+    A told value wins over both files; a DeepSpeed value over the Trainer's of the same name.
+    A `deepspeed` object inside the TrainingArguments serves where no document is given.
+    """
+    if deepspeed is None and trainer is not None and isinstance(trainer.get("deepspeed"), dict):
+        deepspeed = trainer["deepspeed"]
+    values: dict[str, Any] = {}
+    if trainer is not None:
+        values.update({f"{TRAINER}{name}": value for name, value in trainer.items()})
+        values.update({name: value for name, value in trainer.items() if name != "deepspeed"})
+    if deepspeed is not None:
+        values.update(flatten(deepspeed))
+    values.update(told)
+    return Settings(values, deepspeed is not None, trainer is not None, uses)

@@ -1,0 +1,82 @@
+"""Matrix rules against the environment: what speaks, how loudly, and what was left undecided."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from envcheck.findings import Finding, Severity, Skip
+from envcheck.matrix.match import match, observed, reasons
+from envcheck.matrix.rule import LOUD
+from envcheck.matrix.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from envcheck.checks.context import Context, Outcome
+    from envcheck.facts.model import Environment
+    from envcheck.matrix.match import Match
+
+
+def check_rules(context: Context) -> Iterator[Outcome]:
+    """Every bad, suspect and changed combination; one skip for each fact, package or usage that kept rules open."""
+    open_by: Counter[str] = Counter()
+    for rule in context.matrix.candidates(context.environment):
+        if rule.status == "good":
+            continue
+        found = match(rule, context.environment, context.settings, context.matrix.kinds)
+        if found is None:
+            continue
+        blocker = blocked_by(found)
+        if blocker:
+            open_by[blocker] += 1
+        else:
+            yield finding(found, context.environment, context.settings)
+    for name, count in sorted(open_by.items()):
+        yield Skip(f"rules about {name}", f"{name} unknown: {count} rule{'s' if count > 1 else ''} not decided")
+
+
+def blocked_by(found: Match) -> str:
+    """What keeps a rule out of the report, or an empty string.
+
+    Machine facts, packages and uses that nobody gave never speak. A setting that nobody gave speaks where the
+    rule says so, and for silent effects; a loud fault will announce itself.
+    """
+    if found.open_packages:
+        return "other packages"
+    if found.open_facts:
+        return found.open_facts[0]
+    if found.open_uses:
+        return "what your code does"
+    if found.open_settings and not found.rule.unknown and found.rule.effect in LOUD:
+        return "settings of faults that would announce themselves"
+    return ""
+
+
+def severity(found: Match) -> Severity:
+    """The severity of a match.
+
+    The rule's own when everything is known and the versions are plain releases; a warning at most for a pre-release; for open settings a
+    warning where the rule says `unknown = "warn"`, else info.
+    """
+    own = found.rule.severity
+    if found.open_settings:
+        own = min(own, Severity.WARNING if found.rule.unknown == "warn" else Severity.INFO)
+    return min(own, Severity.WARNING) if found.inexact else own
+
+
+def finding(found: Match, environment: Environment, settings: Settings) -> Finding:
+    """The report's form of a match."""
+    rule = found.rule
+    return Finding(
+        id=rule.id,
+        severity=severity(found),
+        title=rule.title,
+        subjects=rule.subjects,
+        observed=observed(rule, environment, settings),
+        because=reasons(found, environment, settings),
+        certain=found.decided and not found.inexact,
+        fixes=tuple(fix.as_fix() for fix in rule.fix),
+        evidence=rule.evidence,
+        symptom=rule.symptom,
+    )

@@ -1,0 +1,122 @@
+"""`envcheck check`: facts of an environment -> findings."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from envcheck.checks import known_good, waivers
+from envcheck.checks.context import Context
+from envcheck.checks.registry import run_all
+from envcheck.cli.console import add_report_options, emit
+from envcheck.cli.inputs import read_json_object, read_text
+from envcheck.cli.stack import stack_rows
+from envcheck.errors import UsageError
+from envcheck.findings import Report, sort_findings
+from envcheck.matrix.database import load
+from envcheck.matrix.settings import Settings, combine
+
+if TYPE_CHECKING:
+    import argparse
+
+    from envcheck.facts.model import Environment
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `envcheck check`."""
+    add_environment_options(parser)
+    add_settings_options(parser)
+    add_report_options(parser)
+
+
+def add_environment_options(parser: argparse.ArgumentParser) -> None:
+    """Which environment, and which matrix."""
+    group = parser.add_argument_group("environment")
+    which = group.add_mutually_exclusive_group()
+    which.add_argument("--python", metavar="PATH", help="another interpreter, or a venv folder (default: this one)")
+    which.add_argument("--snapshot", metavar="FILE", help="a saved or hand-written snapshot; `-` is standard input")
+    group.add_argument("--matrices", metavar="DIR", help="another matrix folder (also ENVCHECK_MATRICES)")
+
+
+def add_settings_options(parser: argparse.ArgumentParser) -> None:
+    """What is known of the training settings."""
+    group = parser.add_argument_group("settings")
+    group.add_argument("--ds-config", metavar="FILE", help="the DeepSpeed JSON")
+    group.add_argument("--training-args", metavar="FILE", help="TrainingArguments as JSON")
+    group.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="told",
+        help="one setting, such as zero_optimization.stage=2 or world_size=8; may be repeated",
+    )  # fmt: skip
+    group.add_argument(
+        "--uses", metavar="WORD", action="append", default=[],
+        help="something your code does (`envcheck matrix list` rules with uses); may be repeated",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check and report; returns the exit code."""
+    settings = read_settings(args)
+    accepted = waivers.find(Path.cwd())
+    environment = read_environment(args)
+    report = build_report(Context(environment, load(args.matrices), settings), accepted)
+    return emit(report, args)
+
+
+def build_report(context: Context, accepted: list[waivers.Waiver]) -> Report:
+    """Run the checks and put the report together."""
+    findings, skipped = run_all(context)
+    kept, waived = waivers.apply(findings, accepted, datetime.datetime.now(tz=datetime.timezone.utc).date())
+    matrix = context.matrix
+    return Report(
+        findings=sort_findings(kept),
+        skipped=tuple(skipped),
+        stack=tuple(stack_rows(context)),
+        notes=tuple(known_good.notes(context)),
+        waived=tuple(waived),
+        extra={
+            "matrix": {"folder": str(matrix.folder), "origin": matrix.origin, "digest": matrix.digest, "rules": len(matrix)},
+            "environment": context.environment.source,
+        },
+    )
+
+
+def read_environment(args: argparse.Namespace) -> Environment:
+    """The environment the options name.
+
+    Raises:
+        InputError: The snapshot is unreadable.
+        CouldNotLookError: The interpreter cannot be asked.
+    """
+    if args.snapshot:
+        from envcheck.facts.snapshot import load as load_snapshot  # noqa: PLC0415 - only with --snapshot
+
+        return load_snapshot(read_text(args.snapshot, "snapshot"), args.snapshot)
+    from envcheck.facts.collect import collect  # noqa: PLC0415 - not with --snapshot
+
+    return collect(args.python)
+
+
+def read_settings(args: argparse.Namespace) -> Settings:
+    """The settings the options give."""
+    deepspeed = read_json_object(args.ds_config, "DeepSpeed config") if args.ds_config else None
+    trainer = read_json_object(args.training_args, "TrainingArguments") if args.training_args else None
+    told = dict(parse_assignment(text) for text in args.told)
+    return combine(deepspeed, trainer, told, frozenset(args.uses))
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE` with the value as JSON where it is JSON, else as text.
+
+    Raises:
+        UsageError: No `=`, or an empty key.
+    """
+    import json  # noqa: PLC0415 - only with --set
+
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"`--set {text}` is not KEY=VALUE", hints=("such as --set zero_optimization.stage=2",))
+    try:
+        return key.strip(), json.loads(value)
+    except (ValueError, RecursionError):
+        return key.strip(), value.strip()

@@ -1,0 +1,116 @@
+"""Where reports go: the chosen format, the terminal or a file, and the exit code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from envcheck.errors import ExitCode, UsageError
+from envcheck.findings import Report, Severity
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from envcheck.report.text import Line
+
+FORMATS = ("text", "json", "markdown", "sarif")
+LEVELS = {"error": Severity.ERROR, "warning": Severity.WARNING, "info": Severity.INFO}
+
+
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """The options that every reporting command has."""
+    group = parser.add_argument_group("report")
+    group.add_argument("--format", choices=FORMATS, default="text", help="form of the report (default: text)")
+    group.add_argument("--output", metavar="FILE", help="write the report to FILE instead of standard output")
+    group.add_argument("--fail-on", choices=[*LEVELS, "never"], default="error", help="lowest severity that gives exit code 1")
+    group.add_argument("-v", "--verbose", action="store_true", help="also say where facts were read and what was not decided")
+
+
+def emit(report: Report, args: argparse.Namespace, schema: str = "envcheck.report/1") -> int:
+    """Write the report as the options say; returns the exit code."""
+    if args.output or args.format != "text":
+        write(render(report, args.format, schema, verbose=args.verbose), args.output)
+    else:
+        _show(report, verbose=args.verbose)
+    return exit_code(report, args.fail_on)
+
+
+def render(report: Report, form: str, schema: str, *, verbose: bool) -> str:
+    """The report as text in one of `FORMATS`."""
+    if form == "json":
+        from envcheck.report import jsonform  # noqa: PLC0415 - one renderer a run
+
+        return jsonform.render(report, schema)
+    if form == "markdown":
+        from envcheck.report import markdown  # noqa: PLC0415 - one renderer a run
+
+        return markdown.render(report)
+    if form == "sarif":
+        from envcheck.report import sarif  # noqa: PLC0415 - one renderer a run
+
+        return sarif.render(report)
+    from envcheck.report import text  # noqa: PLC0415 - one renderer a run
+
+    return text.plain(text.lines(report, verbose=verbose))
+
+
+def exit_code(report: Report, fail_on: str) -> int:
+    """1 with a finding at or above `fail_on`; else 3 if something asked for was not examined; else 0."""
+    level = LEVELS.get(fail_on)
+    if level is not None and any(finding.severity >= level for finding in report.findings):
+        return int(ExitCode.FINDINGS)
+    return int(ExitCode.COULD_NOT_LOOK if any(skip.asked for skip in report.skipped) else ExitCode.OK)
+
+
+def write(text: str, output: str | None) -> None:
+    """Write to standard output, or to a file under a temporary name that is then renamed.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    if not output or output == "-":
+        sys.stdout.write(text)
+        return
+    path = Path(output)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UsageError(f"cannot write the report: {error.strerror}", where=output) from error
+
+
+def on_terminal() -> bool:
+    """Whether standard output is a terminal that may be coloured."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def _show(report: Report, *, verbose: bool) -> None:
+    from envcheck.report import text  # noqa: PLC0415 - one renderer a run
+
+    width = min(shutil.get_terminal_size((100, 24)).columns, 120) if sys.stdout.isatty() else 100
+    styled = text.lines(report, width=width, verbose=verbose)
+    if on_terminal():
+        _coloured(styled)
+    else:
+        sys.stdout.write(encodable(text.plain(styled)))
+
+
+def encodable(text: str) -> str:
+    """`text` with what standard output cannot encode replaced (a C locale must not end in a traceback)."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _coloured(styled: Iterable[Line]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - only on a terminal
+    from rich.text import Text  # noqa: PLC0415 - only on a terminal
+
+    console = Console(highlight=False, soft_wrap=True)
+    for line in styled:
+        console.print(Text.assemble(*((span.text, span.style) for span in line)))

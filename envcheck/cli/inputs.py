@@ -1,0 +1,54 @@
+"""Read what the user points at: JSON files and standard input, with a limit and one clear error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from envcheck.errors import InputError
+
+#: Larger inputs are refused before they are read.
+LARGEST = 64 << 20
+
+
+def read_text(name: str, what: str) -> str:
+    """The text of a file; `-` is standard input.
+
+    Raises:
+        InputError: Not there, not readable, too large, or not UTF-8.
+    """
+    try:
+        if name == "-":
+            content = sys.stdin.buffer.read(LARGEST + 1)
+        else:
+            with Path(name).open("rb") as stream:
+                content = stream.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot read the {what}: {reason}", where=name) from error
+    if len(content) > LARGEST:
+        raise InputError(f"the {what} is larger than {LARGEST >> 20} MiB", where=name)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"the {what} is not UTF-8 text (byte {error.start})", where=name) from error
+
+
+def read_json_object(name: str, what: str) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+        InputError: As `read_text`, or not JSON, or not an object; with line and column.
+    """
+    text = read_text(name, what)
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"the {what} is not JSON: {error.msg}", where=f"{name}:{error.lineno}:{error.colno}") from error
+    except (RecursionError, ValueError) as error:
+        raise InputError(f"the {what} is not usable JSON: nested too deeply, or a number too long", where=name) from error
+    if not isinstance(document, dict):
+        raise InputError(f"the {what} must be a JSON object, not {type(document).__name__}", where=name)
+    return document

@@ -1,0 +1,101 @@
+"""Parse the command line, run one subcommand, and turn its outcome into an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from envcheck import __version__
+from envcheck.errors import EnvcheckError, ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Subcommand -> one line of help. The module `envcheck.cli.<name>` has `configure(parser)` and `run(args) -> int`.
+COMMANDS = {
+    "check": "check this environment (or another, or a snapshot) against the matrix; the default",
+    "snapshot": "print the facts of an environment as JSON",
+    "matrix": "list, show, lint or count the rules",
+}
+
+#: Options that a bare `envcheck` hands to `check`, so that `envcheck --python X` works.
+DEFAULT = "check"
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser; only the named command's module is imported."""
+    parser = argparse.ArgumentParser(
+        prog="envcheck",
+        description="Checks that a training environment computes the right gradients, before you train in it.",
+        epilog="`envcheck COMMAND --help` explains a command. Exit codes: 0 clean, 1 findings, 2 usage or unreadable "
+        "input, 3 could not look, 4 a program failed.",
+    )
+    parser.add_argument("--version", action="version", version=f"envcheck {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:])
+        if name == command:
+            importlib.import_module(f"envcheck.cli.{name}").configure(sub)
+    return parser
+
+
+def split(argv: Sequence[str]) -> list[str]:
+    """The arguments with the default command put in where none is named."""
+    first = argv[0] if argv else ""
+    if first in COMMANDS or first in ("--help", "-h", "--version"):
+        return list(argv)
+    if first and not first.startswith("-"):
+        return list(argv)  # an unknown command: argparse names the known ones
+    return [DEFAULT, *argv]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run envcheck; every expected failure becomes a message on stderr and an exit code."""
+    arguments = split(sys.argv[1:] if argv is None else argv)
+    command = arguments[0] if arguments[0] in COMMANDS else None
+    try:
+        args = build_parser(command).parse_args(arguments)
+        code: int = importlib.import_module(f"envcheck.cli.{args.command}").run(args)
+    except EnvcheckError as error:
+        print(f"envcheck: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("envcheck: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        _silence_stdout()
+        return int(ExitCode.OK)
+    return code
+
+
+def _silence_stdout() -> None:
+    """The reader went away: keep the interpreter from complaining about it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def entry() -> NoReturn:
+    """The console script."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+        code = int(ExitCode.OK)
+    except Exception as error:  # noqa: BLE001 - the last resort: a defect of ours must not look like a clean check
+        _report_defect(error)
+        code = int(ExitCode.FAILED)
+    sys.exit(code)
+
+
+def _report_defect(error: Exception) -> None:
+    import traceback  # noqa: PLC0415 - only here
+
+    traceback.print_exception(error)
+    print(
+        f"envcheck: internal error: {type(error).__name__}: {error}\n"
+        "hint: this is a defect of envcheck; please report it with the text above",
+        file=sys.stderr,
+    )

@@ -1,0 +1,140 @@
+"""Read the matrix's TOML files and make the bytes of the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import astuple, fields
+from typing import TYPE_CHECKING, Any
+
+import tomli
+
+from envcheck.errors import InputError
+from envcheck.matrix.parse import parse_rules
+from envcheck.matrix.rule import Rule
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FACT_KINDS = ("version", "word", "list")
+
+
+def build(folder: Path, files: list[os.DirEntry[str]]) -> bytes:
+    """The cache bytes of the matrix in `folder`.
+
+    Raises:
+        InputError: Mistakes in the files, all of them at once.
+    """
+    mistakes: list[str] = []
+    digest = hashlib.blake2b(digest_size=16)
+    documents: dict[str, dict[str, Any]] = {}
+    for entry in files:
+        name = os.path.relpath(entry.path, folder)
+        documents[name] = _read(entry.path, name, digest, mistakes)
+    kinds = _kinds(documents.get("vocabulary.toml", {}), mistakes)
+    rules, uses = _rules(documents, kinds, mistakes)
+    if mistakes:
+        raise InputError(
+            f"{len(mistakes)} mistakes in the matrix", where=str(folder), problems=tuple(mistakes),
+            hints=("`matrices/README.md` explains every key",),
+        )  # fmt: skip
+    tables = {name[7:-5]: text for name, text in documents.items() if name.startswith("tables/")}
+    return _pack(rules, tables, kinds, uses, digest.hexdigest())
+
+
+def _read(path: str, name: str, digest: hashlib.blake2b, mistakes: list[str]) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as stream:  # noqa: PTH123 - a scandir entry's path
+            content = stream.read()
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
+        return tomli.loads(content.decode())
+    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError, RecursionError) as error:
+        mistakes.append(f"{name}: {error}")
+        return {}
+
+
+def _kinds(vocabulary: dict[str, Any], mistakes: list[str]) -> dict[str, str]:
+    kinds = {}
+    for name, entry in vocabulary.get("fact", {}).items():
+        kind = entry.get("kind") if isinstance(entry, dict) else None
+        if kind in FACT_KINDS:
+            kinds[name] = str(kind)
+        else:
+            mistakes.append(f"vocabulary.toml: fact.{name}: `kind` must be one of {', '.join(FACT_KINDS)}")
+    return kinds
+
+
+def _rules(
+    documents: dict[str, dict[str, Any]], kinds: dict[str, str], mistakes: list[str],
+) -> tuple[list[Rule], dict[str, str]]:  # fmt: skip
+    rules: list[Rule] = []
+    uses: dict[str, str] = {}
+    for name, document in documents.items():
+        if not name.startswith("rules/"):
+            continue
+        found, wrong = parse_rules(document, name, kinds)
+        rules += found
+        mistakes += wrong
+        for word, text in document.get("uses", {}).items():
+            if uses.setdefault(word, text) != text:
+                mistakes.append(f"{name}: uses.{word}: another file says something else of this word")
+    mistakes += _unique(rules) + _undeclared(rules, uses)
+    return rules, uses
+
+
+def _unique(rules: list[Rule]) -> list[str]:
+    seen: dict[str, str] = {}
+    return [
+        f"{rule.file}: {rule.id}: the id is taken by {seen[rule.id]}"
+        for rule in rules
+        if seen.setdefault(rule.id, f"{rule.file}") != rule.file or _again(rule, rules)
+    ]
+
+
+def _again(rule: Rule, rules: list[Rule]) -> bool:
+    return next(other for other in rules if other.id == rule.id) is not rule
+
+
+def _undeclared(rules: list[Rule], uses: dict[str, str]) -> list[str]:
+    return [
+        f"{rule.file}: {rule.id}: when.uses: `{word}` is not declared in a `[uses]` table"
+        for rule in rules
+        for word in rule.uses
+        if word not in uses
+    ]
+
+
+def plain_rule(rule: Rule) -> dict[str, Any]:
+    """The rule as data that JSON can hold and `rule_from_plain` reads back."""
+    data = {}
+    for entry in fields(rule):
+        value = getattr(rule, entry.name)
+        nested = entry.name in ("settings", "compare", "fix", "evidence", "matches", "clear")
+        data[entry.name] = [astuple(item) for item in value] if nested else value
+    return data
+
+
+def _pack(
+    rules: list[Rule], tables: dict[str, Any], kinds: dict[str, str], uses: dict[str, str], digest: str,
+) -> bytes:  # fmt: skip
+    body = bytearray()
+    conditions: dict[tuple[str, str], int] = {}
+    index = []
+    for rule in rules:
+        numbers = [conditions.setdefault(item, len(conditions)) for item in rule.packages.items()]
+        index.append((*_append(body, plain_rule(rule)), numbers))
+    places = {name: _append(body, document) for name, document in tables.items()}
+    head = {
+        "digest": digest, "length": len(body), "conditions": list(conditions), "rules": index,
+        "kinds": kinds, "uses": uses, "tables": places,
+    }  # fmt: skip
+    return json.dumps(head, separators=(",", ":")).encode() + b"\n" + bytes(body)
+
+
+def _append(body: bytearray, document: object) -> tuple[int, int]:
+    text = json.dumps(document, separators=(",", ":"), default=str).encode() + b"\n"
+    offset = len(body)
+    body += text
+    return offset, len(text)

@@ -1,0 +1,146 @@
+"""Match one rule against an environment and settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from envcheck.facts.model import Known
+from envcheck.matrix.conditions import (
+    comparison_holds,
+    fact_holds,
+    lookup,
+    operand_text,
+    package_holds,
+    setting_holds,
+)
+from envcheck.matrix.rule import show, subject_of_fact
+from envcheck.matrix.settings import UNSAID, UNSET
+from envcheck.matrix.versions import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from envcheck.facts.model import Environment
+    from envcheck.matrix.rule import Rule, SettingCondition
+    from envcheck.matrix.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A rule of which nothing is false.
+
+    Attributes:
+        rule: The rule.
+        open_packages: Packages of which nothing is known.
+        open_facts: Facts that are not known.
+        open_uses: Usage words nobody confirmed.
+        open_settings: Conditions on settings nobody gave.
+        inexact: Packages whose version was counted as the release it leads to.
+    """
+
+    rule: Rule
+    open_packages: tuple[str, ...] = ()
+    open_facts: tuple[str, ...] = ()
+    open_uses: tuple[str, ...] = ()
+    open_settings: tuple[SettingCondition, ...] = ()
+    inexact: tuple[str, ...] = ()
+
+    @property
+    def decided(self) -> bool:
+        """True when the whole condition is true."""
+        return not (self.open_packages or self.open_facts or self.open_uses or self.open_settings)
+
+
+def match(rule: Rule, environment: Environment, settings: Settings, kinds: Mapping[str, str]) -> Match | None:
+    """Match a rule; None when some part of its condition is false.
+
+    Args:
+        rule: The rule.
+        environment: The facts.
+        settings: What is known of the settings.
+        kinds: Fact name -> kind, from the vocabulary.
+    """
+    packages = {name: package_holds(environment, name, spec) for name, spec in rule.packages.items()}
+    if False in packages.values():
+        return None
+    facts = {name: fact_holds(environment, kind_of(kinds, name), name, text) for name, text in rule.facts.items()}
+    facts.update({str(item): comparison_holds(environment, item) for item in rule.compare})
+    if False in facts.values():
+        return None
+    conditions = [(item, setting_holds(settings, item)) for item in rule.settings]
+    if any(holds is False for _, holds in conditions):
+        return None
+    return Match(
+        rule,
+        open_packages=tuple(name for name, holds in packages.items() if holds is None),
+        open_facts=tuple(name for name, holds in facts.items() if holds is None),
+        open_uses=tuple(word for word in rule.uses if word not in settings.uses),
+        open_settings=tuple(item for item, holds in conditions if holds is None),
+        inexact=tuple(name for name in rule.packages if not _exact(environment, name)),
+    )
+
+
+def kind_of(kinds: Mapping[str, str], name: str) -> str:
+    """The kind of a fact; environment variables are words."""
+    return "word" if name.startswith("env.") else kinds.get(name, "word")
+
+
+def _exact(environment: Environment, name: str) -> bool:
+    found = environment.packages.get(name)
+    version = plain(found.version) if found else None
+    return version is None or version.exact
+
+
+def reasons(found: Match, environment: Environment, settings: Settings) -> tuple[str, ...]:
+    """Why the rule speaks, one sentence for each part of its condition; open parts begin with `only if`."""
+    rule = found.rule
+    lines = [_package_reason(environment, name, spec) for name, spec in rule.packages.items()]
+    lines += [f"{name} is {_fact_text(environment, name)} (rule: `{text}`)" for name, text in rule.facts.items()]
+    lines += [
+        f"{item} ({operand_text(environment, item.left)} and {operand_text(environment, item.right)})"
+        for item in rule.compare
+    ]
+    for item in rule.settings:
+        if item in found.open_settings:
+            lines.append(f"only if {item}, which is not known")
+        else:
+            lines.append(f"`{item.key}` is {_setting_text(settings, item.key)}")
+    lines += [f"{name} is a pre-release or vendor build, counted as its release" for name in found.inexact]
+    return tuple(lines)
+
+
+def _package_reason(environment: Environment, name: str, spec: str) -> str:
+    package = environment.packages.get(name)
+    if package is None:
+        return f"`{name}` is not installed"
+    return f"`{name}` is {package.version}" + ("" if spec == "*" else f", in `{spec}`")
+
+
+def _fact_text(environment: Environment, name: str) -> str:
+    if name.startswith("gpu.") and environment.gpus:
+        attribute = name.removeprefix("gpu.")
+        return ", ".join(str(getattr(gpu, attribute, "?")) for gpu in environment.gpus)
+    fact = lookup(environment, name)
+    if not isinstance(fact, Known):
+        return "absent"
+    return fact.value if isinstance(fact.value, str) else ", ".join(fact.value)
+
+
+def _setting_text(settings: Settings, key: str) -> str:
+    value = settings.get(key)
+    return "not set" if value is UNSET else show(value)
+
+
+def observed(rule: Rule, environment: Environment, settings: Settings) -> dict[str, str]:
+    """What was seen of each subject of the rule that is known."""
+    seen = {name: environment.packages[name].version for name in rule.packages if name in environment.packages}
+    for name in rule.facts:
+        seen[subject_of_fact(name)] = _fact_text(environment, name)
+    for comparison in rule.compare:
+        for side in (comparison.left, comparison.right):
+            seen[subject_of_fact(side)] = operand_text(environment, side) or "unknown"
+    for item in rule.settings:
+        if settings.get(item.key) is not UNSAID:
+            seen[item.key] = _setting_text(settings, item.key)
+    return seen

@@ -1,0 +1,75 @@
+"""Versions as rules see them: local parts dropped, pre-releases and vendor builds counted as their release."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+#: Longer strings are not versions, whatever the grammar says; a guard against absurd metadata.
+LONGEST = 200
+
+
+class Plain(NamedTuple):
+    """A version as rules compare it.
+
+    Attributes:
+        version: Public part; for a pre-release, development or vendor build the release it leads to.
+        exact: False where that step was taken.
+    """
+
+    version: Version
+    exact: bool
+
+
+@lru_cache(maxsize=4096)
+def plain(text: str) -> Plain | None:
+    """The comparable form of a version text, or None where it is not PEP 440.
+
+    `2.6.0+cu124` gives 2.6.0; `2.5.0a0+e000.nv` gives 2.5.0, not exact.
+    """
+    if len(text) > LONGEST:
+        return None
+    try:
+        version = Version(text)
+    except InvalidVersion:
+        return None
+    if version.is_prerelease:
+        return Plain(Version(f"{version.epoch}!{version.base_version.split('!')[-1]}"), exact=False)
+    return Plain(Version(version.public) if version.local else version, exact=True)
+
+
+@lru_cache(maxsize=8192)
+def specifier(text: str) -> SpecifierSet:
+    """The specifier set of `text`.
+
+    Raises:
+        InvalidSpecifier: `text` is not a PEP 440 specifier set.
+    """
+    if len(text) > LONGEST * 5:
+        raise InvalidSpecifier(f"a specifier of {len(text)} characters")
+    return SpecifierSet(text)
+
+
+@lru_cache(maxsize=16384)
+def satisfies(version: str, spec: str) -> bool | None:
+    """Whether the version is in the specifier set; None where the version is not PEP 440."""
+    value = plain(version)
+    if value is None:
+        return None
+    return specifier(spec).contains(value.version, prereleases=True)
+
+
+def part(text: str, name: str) -> str | None:
+    """`major`, `minor` (major.minor) or `local` of a version text; None where it is not PEP 440."""
+    try:
+        version = Version(text)
+    except InvalidVersion:
+        return None
+    if name == "major":
+        return str(version.major)
+    if name == "minor":
+        return f"{version.major}.{version.minor}"
+    return version.local or "none"

@@ -1,0 +1,1 @@
+"""Report -> text, JSON, markdown, SARIF. No computing, no I/O."""
