@@ -1,0 +1,1 @@
+"""Code for the interpreter under test; never imported by envcheck itself."""
