@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set
 
 import torch
 
@@ -14,7 +14,8 @@ from .reference import Named, Reference
 class Steps:
     """Compares steps with the reference on rank 0 and writes one line for each."""
 
-    def __init__(self, context: Any, scenario: Dict[str, Any], reference: Optional[Reference]) -> None:  # noqa: ANN401
+    def __init__(self, context: Any, scenario: Dict[str, Any], reference: Optional[Reference], names: List[str]) -> None:  # noqa: ANN401
+        self.names = names
         self.context = context
         self.scenario = scenario
         self.reference = reference
@@ -64,6 +65,7 @@ def run(context: Any, scenario: Dict[str, Any]) -> None:  # noqa: ANN401 - the w
     model = models.build(scenario["model"], scenario["seed"])
     reference = Reference(model, scenario["dtype"]) if context.rank == 0 else None
     journal.doing("deepspeed.initialize")
+    steps = Steps(context, scenario, reference, observe.trainable(model))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         journal.write("note", note="no trainable parameters")
@@ -73,7 +75,7 @@ def run(context: Any, scenario: Dict[str, Any]) -> None:  # noqa: ANN401 - the w
         model_parameters=trainable,
     )[0]  # fmt: skip
     try:
-        _train(context, scenario, engine, Steps(context, scenario, reference), models.vocabulary_of(model))
+        _train(context, scenario, engine, steps, models.vocabulary_of(model))
     finally:
         _dispose(engine)
 
@@ -82,10 +84,12 @@ def _train(context: Any, scenario: Dict[str, Any], engine: Any, steps: Steps, vo
     for step in range(scenario["steps"]):
         mine = _batches(scenario, vocabulary, step, context.rank)
         context.journal.doing(f"step {step + 1}: read parameters")
-        before = observe.parameters(engine.module, scenario["stage"])
-        seen = _one_step(context, scenario, engine, mine, step)
+        rough: Set[str] = set()
+        before = observe.parameters(engine, steps.names, scenario["stage"], rough)
+        seen = _one_step(context, scenario, engine, mine, step, steps.names)
+        seen["rough"] = sorted(rough)
         context.journal.doing(f"step {step + 1}: read parameters after it")
-        after = observe.parameters(engine.module, scenario["stage"])
+        after = observe.parameters(engine, steps.names, scenario["stage"])
         if scenario["stage"] != 3:
             seen["digest"] = observe.digest(engine.module)
         everything = []
@@ -103,7 +107,8 @@ def _batches(scenario: Dict[str, Any], vocabulary: int, step: int, rank: int) ->
 
 
 def _one_step(
-    context: Any, scenario: Dict[str, Any], engine: Any, batches: List[models.Batch], step: int  # noqa: ANN401
+    context: Any, scenario: Dict[str, Any], engine: Any, batches: List[models.Batch], step: int,  # noqa: ANN401
+    names: List[str],
 ) -> Dict[str, Any]:
     """Forward and backward for every micro-batch, then the step; returns what the engine says of it."""
     calls = scenario.get("backward_calls", "engine")
@@ -120,22 +125,23 @@ def _one_step(
         engine.backward(loss if calls == "engine" else loss / len(batches))
         if last:
             context.journal.doing(f"step {step + 1}: read gradients")
-            grads = _gradients(context, engine)
+            grads = _gradients(context, engine, names)
             context.journal.doing(f"step {step + 1}: optimizer step")
         if calls == "engine" or last:
             engine.step()
     return {
         "losses": losses, "lr": rate, "grads": grads, "norm": _norm(engine),
+        "clip": _clip(engine),
         "skipped_steps": int(getattr(engine, "skipped_steps", 0)),
         "overflow": bool(getattr(engine.optimizer, "overflow", False)),
         "loss_scale": float(getattr(engine.optimizer, "loss_scale", 1.0) or 1.0),
     }  # fmt: skip
 
 
-def _gradients(context: Any, engine: Any) -> Optional[Dict[str, Any]]:  # noqa: ANN401
+def _gradients(context: Any, engine: Any, names: List[str]) -> Optional[Dict[str, Any]]:  # noqa: ANN401
     """The gradients through DeepSpeed's API; a release that cannot give them is noted, the updates still decide."""
     try:
-        return observe.gradients(engine.module)
+        return observe.gradients(engine.module, names)
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         context.journal.write("note", note=f"gradients cannot be read: {type(error).__name__}: {str(error)[:200]}")
         return None
@@ -144,6 +150,12 @@ def _gradients(context: Any, engine: Any) -> Optional[Dict[str, Any]]:  # noqa: 
 def _norm(engine: Any) -> Optional[float]:  # noqa: ANN401
     value = engine.get_global_grad_norm() if hasattr(engine, "get_global_grad_norm") else None
     return None if value is None else float(value)
+
+
+def _clip(engine: Any) -> float:  # noqa: ANN401
+    """The norm the engine clips to: 0.0 for none. Releases differ in what an absent key means."""
+    value = engine.gradient_clipping() if hasattr(engine, "gradient_clipping") else 0.0
+    return float(value or 0.0)
 
 
 def _dispose(engine: Any) -> None:  # noqa: ANN401

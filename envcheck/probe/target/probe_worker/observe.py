@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 import torch
 from torch import nn
@@ -11,25 +11,36 @@ from torch import nn
 Named = Dict[str, torch.Tensor]
 
 
-def parameters(module: nn.Module, stage: int) -> Named:
-    """Every trainable parameter in full, flat, as float32 on the CPU: the master copy where there is one.
+def trainable(module: nn.Module) -> List[str]:
+    """Names of the parameters that are to be trained; asked before DeepSpeed sees the model."""
+    return [name for name, parameter in module.named_parameters() if parameter.requires_grad]
 
-    A collective under ZeRO-1/2/3: every rank must call it.
+
+def parameters(engine: Any, names: List[str], stage: int, rough: Optional[Set[str]] = None) -> Named:  # noqa: ANN401
+    """The named parameters in full, flat, as float32 on the CPU: the master copy where there is one.
+
+    A collective under ZeRO-1/2/3: every rank must call it. Names without a readable master go into `rough`.
     """
     read = _api("safe_get_full_fp32_param")
-    return {
-        name: _full(read, parameter, stage).detach().float().cpu().flatten().clone()
-        for name, parameter in module.named_parameters()
-        if parameter.requires_grad
-    }
+    masters = _unfused_masters(engine.optimizer)
+    found = {}
+    for name, parameter in engine.module.named_parameters():
+        if name in names:
+            value = _full(read, parameter, stage, masters)
+            if value is None:
+                value = parameter
+                if rough is not None and parameter.dtype != torch.float32:
+                    rough.add(name)
+            found[name] = value.detach().float().cpu().flatten().clone()
+    return found
 
 
-def gradients(module: nn.Module) -> Dict[str, Optional[torch.Tensor]]:
-    """Every trainable parameter's accumulated gradient, flat float64; None where the API gives none."""
+def gradients(module: nn.Module, names: List[str]) -> Dict[str, Optional[torch.Tensor]]:
+    """Every named parameter's accumulated gradient, flat float64; None where the API gives none."""
     read = _api("safe_get_full_grad")
     found: Dict[str, Optional[torch.Tensor]] = {}
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
+        if name in names:
             value = read(parameter) if read is not None else parameter.grad
             found[name] = None if value is None else value.detach().double().cpu().flatten()
     return found
@@ -51,16 +62,31 @@ def _api(name: str) -> Any:  # noqa: ANN401 - a function of DeepSpeed, or None i
     return getattr(deepspeed.utils, name, None)
 
 
-def _full(read: Any, parameter: nn.Parameter, stage: int) -> torch.Tensor:  # noqa: ANN401
+def _full(
+    read: Any, parameter: nn.Parameter, stage: int, masters: Dict[int, torch.Tensor]  # noqa: ANN401
+) -> Optional[torch.Tensor]:
+    if id(parameter) in masters:
+        return masters[id(parameter)]
     value = read(parameter) if read is not None else None
-    if value is not None:
-        return value
-    if stage == 3:
+    if value is None and stage == 3:
         import deepspeed
 
         with deepspeed.zero.GatheredParameters([parameter]):
             return parameter.detach().clone()
-    return parameter
+    return value
+
+
+def _unfused_masters(optimizer: Any) -> Dict[int, torch.Tensor]:  # noqa: ANN401
+    """The float32 copies of DeepSpeed's unfused low-precision optimizer (stage 0), which its API does not reach."""
+    working, masters = getattr(optimizer, "fp16_groups", None), getattr(optimizer, "fp32_groups", None)
+    if not working or not masters:
+        return {}
+    return {
+        id(low): high
+        for lows, highs in zip(working, masters)
+        for low, high in zip(lows, highs)
+        if getattr(low, "shape", None) == getattr(high, "shape", 0)
+    }
 
 
 def project(
