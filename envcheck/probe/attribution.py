@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: At most this many micro-batches (or ranks) are tried in all subsets; beyond, only single ones.
 SUBSETS_UP_TO = 6
 
+#: Loss scales begin at this power of two.
+LOSS_SCALE_POWER = 8
+
 
 class Kind(str, Enum):
     """What an observation is."""
@@ -277,7 +280,10 @@ def scale_text(factor: float, shape: Shape, slack: float) -> str:
 
 
 def factor_text(factor: float, close: float) -> str:
-    """`0.5`, `1/3`, `65536`, `1/65536`."""
+    """`0.5`, `1/3`, `65536`, `1/65536` (a large factor within 2 % of a power of two is that power: an unpaired loss scale)."""
+    power = round(math.log2(abs(factor))) if factor else 0
+    if abs(power) >= LOSS_SCALE_POWER and abs(abs(factor) / 2.0**power - 1) < 0.02:
+        factor = math.copysign(2.0**power, factor)
     if factor and abs(factor) < 1:
         inverse = 1 / factor
         whole = round(inverse)

@@ -7,7 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from envcheck.probe.attribution import Diagnosis, Kind, Products, Shape, add, diagnose, healthy
+from envcheck.probe import trainerlog
+from envcheck.probe.attribution import Diagnosis, Kind, Products, Shape, add, diagnose, healthy, scale_text
+from envcheck.probe.spec import TRAINER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +21,12 @@ ROUNDOFF = {"fp32": 2.0**-20, "bf16": 2.0**-8, "fp16": 2.0**-11}
 
 #: Unit roundoff of the float32 master copies that updates are read from, and of working copies where there are none.
 READ_ROUNDOFF = {"master": 2.0**-23, "bf16": 2.0**-8, "fp16": 2.0**-11, "fp32": 2.0**-23}
+
+#: Largest relative difference of a loss from the float64 one: a few roundings of the logits.
+LOSS_TOLERANCE = {"fp32": 1e-4, "bf16": 0.04, "fp16": 0.01}
+
+#: The Trainer logs the loss rounded to four digits after the point.
+LOGGED_DIGITS = 1e-4
 
 #: Kinds that say something about a report of DeepSpeed's, while the training itself is right.
 REPORT_ONLY = (Kind.WRONG_REPORT,)
@@ -115,11 +123,13 @@ def number(value: object) -> float:
 
 def compare(scenario: Scenario, ranks: int, records: Sequence[tuple[int, Record]]) -> Result:
     """Judge a scenario whose ranks all came to its end; `records` are its journal lines with their ranks."""
+    records = trainerlog.attach(records)
     first = [one for rank, one in records if rank == 0 and one["event"] == "step"]
     notes = tuple(str(one["note"]) for rank, one in records if rank == 0 and one["event"] == "note")
     if not first:
         reason = notes[0] if notes else "no step was taken"
         return Result(scenario, Kind.NOT_STEPPED, reason, notes=notes[1:])
+    notes += trainerlog.explain(records, first)
     judged = [judge_step(scenario, ranks, one) for one in first]
     views = tuple(_view(one, judgement, _losses(records, index)) for index, (one, judgement) in enumerate(zip(first, judged, strict=True)))
     result = _overall(scenario, judged, views)
@@ -222,6 +232,9 @@ def _swapped(observation: Record, update: Products, record: Record, scale: float
 
 
 def _judge(seen: list[Seen], shape: Shape, scale: float, record: Record) -> StepJudgement:
+    if number(record.get("lr") or 0.0) == 0 and number(record.get("expected_lr") or 1.0 if record.get("expected_lr") is None else record["expected_lr"]) == 0:
+        still = [one for one in seen if one.products and one.products.square > one.floor**2]
+        return StepJudgement(Kind.CORRUPTED, f"moved although lr is 0: `{still[0].name}`") if still else StepJudgement(Kind.EQUAL, "equal")
     wrong = [one for one in seen if one.update.kind is not Kind.EQUAL]
     live = [one for one in seen if not one.silent]
     if not wrong:
@@ -288,9 +301,7 @@ def _partial(wrong: list[Seen], listed: tuple[tuple[str, str], ...]) -> StepJudg
 
 def _losses(records: Sequence[tuple[int, Record]], step: int) -> list[float]:
     """The losses of one step over all ranks, rank-major."""
-    by_rank = sorted((rank, one) for rank, one in ((r, o) for r, o in records if o["event"] == "step" and o["step"] == step))if False else [
-        (rank, one) for rank, one in records if one["event"] == "step" and one["step"] == step
-    ]
+    by_rank = [(rank, one) for rank, one in records if one["event"] == "step" and one["step"] == step]
     return [number(loss) for _, one in sorted(by_rank, key=lambda item: item[0]) for loss in one["losses"]]
 
 
@@ -338,12 +349,18 @@ def _overall(scenario: Scenario, judged: list[StepJudgement], views: tuple[StepV
 
 def _others(result: Result, ranks: int, first: list[Record], records: Sequence[tuple[int, Record]], views: tuple[StepView, ...]) -> Result:
     """Everything besides the updates: ranks, losses, parameters between steps; then what was only reported wrongly."""
-    checks = (_rank_difference(records, ranks), _between(first), _loss_difference(result.scenario, first, records))
+    checks = (
+        _rank_difference(records, ranks), _between(first), _rate_difference(first),
+        _loss_difference(result.scenario, first, records), _logged_loss_difference(result.scenario, views),
+    )  # fmt: skip
     for found in checks:
         if found:
             return replace(result, kind=found[0], text=found[1])
-    found = _norms(result.scenario, views) or _gradients_read(result.scenario, ranks, first)
-    return replace(result, kind=found[0], text=found[1]) if found else result
+    found = _norms(result.scenario, views)
+    if found:
+        return replace(result, kind=found[0], text=found[1])
+    note = _gradients_read(result.scenario, ranks, first)
+    return replace(result, notes=(note,)) if note else result
 
 
 def _rank_difference(records: Sequence[tuple[int, Record]], ranks: int) -> tuple[Kind, str] | None:
@@ -365,11 +382,38 @@ def _between(first: list[Record]) -> tuple[Kind, str] | None:
 
 
 def _loss_difference(scenario: Scenario, first: list[Record], records: Sequence[tuple[int, Record]]) -> tuple[Kind, str] | None:
-    allowed = {"fp32": 1e-4, "bf16": 0.04, "fp16": 0.01}[scenario.dtype]
+    if scenario.path == TRAINER:
+        return None  # what the model returns there is divided by the tokens of the whole step; the logged loss is compared
+    allowed = LOSS_TOLERANCE[scenario.dtype]
     for one in first:
         for seen, wanted in zip(_losses(records, one["step"]), one["reference_losses"], strict=False):
             if not abs(seen - number(wanted)) <= allowed * (1 + abs(number(wanted))):
                 return Kind.WRONG_LOSS, f"loss {seen:.4g} in step {one['step'] + 1}, plain torch has {number(wanted):.4g}"
+    return None
+
+
+def _logged_loss_difference(scenario: Scenario, views: tuple[StepView, ...]) -> tuple[Kind, str] | None:
+    if scenario.path != TRAINER:
+        return None
+    for view in views:
+        if view.loss is None or view.reference_loss is None:
+            continue
+        ratio = view.loss / view.reference_loss if view.reference_loss else 1.0
+        if not abs(ratio - 1) <= LOSS_TOLERANCE[scenario.dtype] + LOGGED_DIGITS / abs(view.reference_loss or 1.0):
+            scaled = scale_text(ratio, Shape(1, scenario.accumulation), LOSS_TOLERANCE[scenario.dtype])
+            return Kind.WRONG_LOSS, f"logged loss {view.loss:.4g} in step {view.step}, plain torch has {view.reference_loss:.4g}: {scaled}"
+    return None
+
+
+def _rate_difference(first: list[Record]) -> tuple[Kind, str] | None:
+    for one in first:
+        wanted = one.get("expected_lr")
+        if wanted is None:
+            continue
+        have = number(one.get("lr"))
+        if not abs(have - wanted) <= 1e-6 * max(1.0, abs(wanted)):
+            why = " (the optimizer skipped steps on overflow, so the schedule stands)" if one.get("skipped_steps") else ""
+            return Kind.WRONG_RATE, f"learning rate {have:.4g} in step {one['step'] + 1}, the schedule says {wanted:.4g}{why}"
     return None
 
 
@@ -388,11 +432,13 @@ def _norms(scenario: Scenario, views: tuple[StepView, ...]) -> tuple[Kind, str] 
     return None
 
 
-def _gradients_read(scenario: Scenario, ranks: int, first: list[Record]) -> tuple[Kind, str] | None:
+def _gradients_read(scenario: Scenario, ranks: int, first: list[Record]) -> str:
+    """A note where the updates are right and only the gradient that DeepSpeed's API gives is not."""
     for one in first:
         for seen in judge_step(scenario, ranks, one).seen:
             if seen.grad and not seen.silent and seen.grad.kind not in (Kind.EQUAL, Kind.FROZEN):
-                return Kind.WRONG_REPORT, (
-                    f"updates equal, but the gradient read through DeepSpeed's API is {seen.grad.text} in `{seen.name}`, step {one['step'] + 1}"
+                return (
+                    "the updates are right, but the gradient that DeepSpeed's API gives is not: "
+                    f"{seen.grad.text} in `{seen.name}`, step {one['step'] + 1}"
                 )
-    return None
+    return ""
