@@ -38,7 +38,7 @@ def setting_holds(settings: Settings, condition: SettingCondition) -> bool | Non
     """Whether the setting fulfils the condition; None where its value is not known."""
     value = settings.get(condition.key)
     if value is UNSAID:
-        return None
+        return True if condition.or_unknown else None
     if condition.operator == "set":
         return (value is not UNSET) is bool(condition.operand)
     if value is UNSET:
