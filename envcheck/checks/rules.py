@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from envcheck.findings import Finding, Severity, Skip
 from envcheck.matrix.match import match, observed, reasons
 from envcheck.matrix.rule import LOUD
-from envcheck.matrix.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from envcheck.checks.context import Context, Outcome
     from envcheck.facts.model import Environment
     from envcheck.matrix.match import Match
+    from envcheck.matrix.settings import Settings
 
 
 def check_rules(context: Context) -> Iterator[Outcome]:
@@ -48,16 +48,20 @@ def blocked_by(found: Match) -> str:
         return found.open_facts[0]
     if found.open_uses:
         return "what your code does"
+    if any(item.key == "model_type" for item in found.open_settings):
+        return "the model's type"
+    if found.open_settings and found.rule.status == "change":
+        return "a setting whose meaning changed"
     if found.open_settings and not found.rule.unknown and found.rule.effect in LOUD:
-        return "settings of faults that would announce themselves"
+        return "a setting that would announce its fault"
     return ""
 
 
 def severity(found: Match) -> Severity:
     """The severity of a match.
 
-    The rule's own when everything is known and the versions are plain releases; a warning at most for a pre-release; for open settings a
-    warning where the rule says `unknown = "warn"`, else info.
+    The rule's own when everything is known and the versions are plain releases; a warning at most for a pre-release;
+    for open settings a warning where the rule says `unknown = "warn"`, else info.
     """
     own = found.rule.severity
     if found.open_settings:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: What a half-removed folder begins with: pip renames what it removes, then deletes it or renames it back.
 LEFTOVER = "~"
 
+#: How the .pth files begin that setuptools writes for an editable install.
+HOOK = "__editable__."
+
 DIRECT_URL_LIMIT = 1 << 16
 
 
@@ -229,13 +232,9 @@ def _direct_url(folder: _Folder, where: str, name: str) -> tuple[str, bool]:
 
 
 def _editable_names(names: frozenset[str]) -> frozenset[str]:
-    """Distributions that the folder's .egg-link files and `__editable__` hooks speak of."""
+    """Distributions that the folder's .egg-link files and setuptools' .pth files speak of."""
     links = {name.removesuffix(".egg-link") for name in names if name.endswith(".egg-link")}
-    hooks = {
-        name.removeprefix("__editable__").lstrip("._").partition("-")[0].partition("_finder")[0]
-        for name in names
-        if name.startswith("__editable__")
-    }
+    hooks = {name[len(HOOK) :].partition("-")[0] for name in names if name.startswith(HOOK)}
     return frozenset(normalised(name) for name in links | hooks)
 
 

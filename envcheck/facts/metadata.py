@@ -67,6 +67,8 @@ def read_headers(path: str) -> Headers:
 
 def _end(content: bytes) -> int:
     """Where the first blank line begins, or the length where there is none."""
+    if content.startswith((b"\n", b"\r\n")):
+        return 0
     found = [place for place in (content.find(b"\n\n"), content.find(b"\n\r\n")) if place >= 0]
     return min(found, default=len(content))
 

@@ -12,10 +12,11 @@ import tomli
 
 from envcheck.errors import InputError
 from envcheck.matrix.parse import parse_rules
-from envcheck.matrix.rule import Rule
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from envcheck.matrix.rule import Rule
 
 FACT_KINDS = ("version", "word", "list")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ from envcheck.matrix.settings import UNSAID, UNSET, Settings
 from envcheck.matrix.versions import part, plain, satisfies
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from envcheck.facts.model import Environment, Fact, Gpu
 
 COMPARATORS: dict[str, Callable[[Any, Any], bool]] = {

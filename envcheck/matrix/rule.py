@@ -134,7 +134,7 @@ class Rule:
 
 
 def subject_of_fact(name: str) -> str:
-    """The report's word for a fact: `gpu` for every `gpu.*`, the package for `package:NAME.part`, else the fact's name."""
+    """The report's word for a fact: `gpu` for `gpu.*`, the package for `package:NAME.part`, else the name."""
     if name.startswith("package:"):
         return name.removeprefix("package:").rsplit(".", 1)[0]
     if name.startswith("gpu"):

@@ -11,7 +11,7 @@ LONGEST = 600
 #: Control, format (bidirectional overrides), surrogate, private-use and line-separator characters are shown as escapes.
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
-HOME = re.compile(r"(?<![\w/])(?:/home|/Users|/export/home)/[^/\s`'\":;]+|(?<![\w/])/root(?=/|\b)|C:\\Users\\[^\\\s`'\"]+")
+HOME = re.compile(r"(?<![\w/])(?:/home|/Users|/export/home)/[^/\s`'\":;]+|(?<![\w/])/root(?=/|\b)|C:\\Users\\[^\\\s`'\"]+")  # noqa: E501 - one expression
 CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 SECRETS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|pypi-[\w-]{16,}"

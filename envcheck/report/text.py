@@ -25,7 +25,10 @@ Line = tuple[Span, ...]
 
 MARKS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "info"}
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold cyan"}
-VERDICTS = {Verdict.OK: "bold green", Verdict.WARNING: "bold yellow", Verdict.ERROR: "bold red", Verdict.UNKNOWN: "bold magenta"}
+VERDICTS = {
+    Verdict.OK: "bold green", Verdict.WARNING: "bold yellow", Verdict.ERROR: "bold red",
+    Verdict.UNKNOWN: "bold magenta",
+}  # fmt: skip
 LABEL = 10
 
 
@@ -108,7 +111,8 @@ def _skips(report: Report, width: int, *, verbose: bool) -> Iterator[Line]:
             for skip in others:
                 yield from _wrapped(f"not decided: {visible(skip.reason)}", width, "  ", "dim")
         else:
-            yield from _wrapped(f"not decided: {'; '.join(visible(skip.reason) for skip in others)}", width, "  ", "dim")
+            reasons = "; ".join(visible(skip.reason) for skip in others)
+            yield from _wrapped(f"not decided: {reasons}", width, "  ", "dim")
 
 
 def _summary(report: Report) -> Line:

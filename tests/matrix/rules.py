@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli
 
 from envcheck.matrix.parse import parse_rules
-from envcheck.matrix.rule import Rule
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from envcheck.matrix.rule import Rule
 
 KINDS = {"driver": "version", "glibc": "version", "machine": "word", "conda_packages": "list"}
 

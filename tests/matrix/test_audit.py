@@ -32,7 +32,7 @@ def test_a_good_rule_passes() -> None:
         ('{ deepspeed = "2.0" }', '{ deepspeed = "1.9" }', "clear[0] is not clear"),
         ('matches = [ { packages = { deepspeed = "1.5" }, settings = { "zero_optimization.stage" = 2 } } ]',
          'matches = [ { packages = { deepspeed = "1.5" } } ]', "undecided: zero_optimization.stage"),
-        ("symptom", "symptom = \"\"\n#", "needs a `fix` and a `symptom`"),
+        ("symptom", 'symptom = ""\n#', "needs a `fix` and a `symptom`"),
     ],
 )  # fmt: skip
 def test_each_defect_is_refused(old: str, new: str, says: str) -> None:

@@ -94,7 +94,8 @@ def test_auto_takes_the_trainers_value() -> None:
 
 
 def test_told_settings_win_over_both_files() -> None:
-    settings = combine({"gradient_accumulation_steps": 2}, {"gradient_accumulation_steps": 3}, {"gradient_accumulation_steps": 4}, frozenset())
+    key = "gradient_accumulation_steps"
+    settings = combine({key: 2}, {key: 3}, {key: 4}, frozenset())
     assert settings.get("gradient_accumulation_steps") == 4
 
 

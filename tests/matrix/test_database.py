@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +11,9 @@ from envcheck.errors import InputError
 from envcheck.facts.model import Distribution, Environment
 from envcheck.matrix.database import load
 from tests.matrix.rules import GOOD, folder, parsed
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def cached(tmp_path: Path) -> dict[str, str]:
