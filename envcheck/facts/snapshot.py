@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
     from envcheck.facts.model import Distribution, Environment, Fact, Gpu, MetadataProblem
 
+#: Left out where they are empty; an empty fact, or an empty list of GPUs, says something.
+OPTIONAL = frozenset(
+    {"source", "prefix", "platform", "packages", "facts", "sources", "unreadable", "problems", "markers"}
+)
+
 __all__ = ["SCHEMA", "dumps", "load", "to_json"]
 
 
@@ -33,14 +38,14 @@ def to_json(environment: Environment) -> dict[str, Any]:
     }
     decided = {name: fact for name, fact in clean.facts.items() if isinstance(fact, (Known, Absent))}
     document.update({name: _value(decided[name]) for name in FIELDS if name in decided})
+    if document.get("torch_cxx11_abi") in ("true", "false"):
+        document["torch_cxx11_abi"] = document["torch_cxx11_abi"] == "true"
     document["platform"] = {name: _value(decided[name]) for name in PLATFORM_FIELDS if name in decided}
     if clean.gpus is not None:
         document["gpus"] = [_gpu(gpu) for gpu in clean.gpus]
     document["packages"] = {name: _package(package) for name, package in clean.packages.items()}
     document["facts"] = {
-        name: _value(fact)
-        for name, fact in decided.items()
-        if name not in FIELDS and name not in PLATFORM_FIELDS
+        name: _value(fact) for name, fact in decided.items() if name not in FIELDS and name not in PLATFORM_FIELDS
     }
     document["sources"] = _sources(decided)
     document["unreadable"] = {
@@ -49,7 +54,7 @@ def to_json(environment: Environment) -> dict[str, Any]:
     }  # fmt: skip
     document["problems"] = [_problem(problem) for problem in clean.problems]
     document["markers"] = dict(clean.markers)
-    return {name: value for name, value in document.items() if value not in ({}, [], "") or name == "gpus"}
+    return {name: value for name, value in document.items() if value or name not in OPTIONAL}
 
 
 def dumps(environment: Environment) -> str:

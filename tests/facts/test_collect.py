@@ -87,7 +87,11 @@ def test_nothing_of_torch_is_imported_and_rich_is_not() -> None:
     )
     folder = Path(__file__).parents[2]
     ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(folder)}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(folder)},
     )
     assert ended.stdout.strip() == "[]"
 
@@ -189,7 +193,7 @@ def test_a_real_editable_install(venv: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("minor", [8, 9, 12, 13])
 def test_interpreters_of_other_versions(minor: int) -> None:
-    candidates = [Path.home() / ".pyenv/versions", Path("/opt/python")]
+    candidates = [Path.home() / ".pyenv/versions"]
     found = [path for folder in candidates for path in sorted(folder.glob(f"3.{minor}.*/bin/python3"))]
     path = str(found[0]) if found else shutil.which(f"python3.{minor}")
     if path is None:
@@ -206,12 +210,12 @@ def test_places_that_are_no_interpreter(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("x", encoding="utf-8")
     (tmp_path / "dangling").symlink_to("nothing")
     (tmp_path / "gone/bin").mkdir(parents=True)
-    (tmp_path / "gone/bin/python").symlink_to("/opt/removed/python")
+    (tmp_path / "gone/bin/python").symlink_to("/tools/removed/python")
     expected = {
         "": "no such file", "/no/such": "no such file or folder", "no-such-program-x": "no such program on PATH",
         str(tmp_path): "no Python interpreter in this folder", str(tmp_path / "text"): "cannot be run",
         str(tmp_path / "dangling"): "broken link", "a\0b": "no such file",
-        str(tmp_path / "gone"): "its interpreter is gone: `bin/python` points to `/opt/removed/python`",
+        str(tmp_path / "gone"): "its interpreter is gone: `bin/python` points to `/tools/removed/python`",
     }  # fmt: skip
     for place, message in expected.items():
         with pytest.raises(CouldNotLookError) as caught:

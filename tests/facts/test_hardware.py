@@ -43,14 +43,14 @@ def test_clang_is_no_gcc() -> None:
 
 def test_cxx_comes_before_path(tmp_path: Path) -> None:
     program(tmp_path, "/bin/c++", prints(data("gcc-debian-12.txt")))
-    program(tmp_path, "/opt/g++", prints(data("gcc-conda.txt")))
-    machine = machine_of(tmp_path, CXX="/opt/g++ -O2")
-    assert compiler_facts(machine)["gcc"] == Known("12.3.0", "CXX=/opt/g++")
+    program(tmp_path, "/tools/g++", prints(data("gcc-conda.txt")))
+    machine = machine_of(tmp_path, CXX="/tools/g++ -O2")
+    assert compiler_facts(machine)["gcc"] == Known("12.3.0", "CXX=/tools/g++")
 
 
 def test_cxx_that_is_not_there_is_unreadable_and_not_another_compiler(tmp_path: Path) -> None:
     program(tmp_path, "/bin/c++", prints(data("gcc-debian-12.txt")))
-    assert isinstance(compiler_facts(machine_of(tmp_path, CXX="/opt/none"))["gcc"], Unreadable)
+    assert isinstance(compiler_facts(machine_of(tmp_path, CXX="/tools/none"))["gcc"], Unreadable)
 
 
 def test_no_compiler_is_absent_and_says_where_it_was_looked_for(tmp_path: Path) -> None:
@@ -85,14 +85,16 @@ def test_no_release_in_a_wrong_version_json(text: str) -> None:
 
 def test_cuda_home_decides_even_without_nvcc(tmp_path: Path) -> None:
     files = {"/usr/local/cuda/bin/nvcc": "", "/usr/local/cuda/version.txt": "CUDA Version 10.2.89"}
-    fact = toolkit_facts(machine_of(tmp_path, files, CUDA_HOME="/opt/cuda"))["cuda_toolkit"]
-    assert fact == Absent(("CUDA_HOME=/opt/cuda (no bin/nvcc)",))
+    fact = toolkit_facts(machine_of(tmp_path, files, CUDA_HOME="/tools/cuda"))["cuda_toolkit"]
+    assert fact == Absent(("CUDA_HOME=/tools/cuda (no bin/nvcc)",))
 
 
 def test_a_version_file_is_read_before_nvcc_is_run(tmp_path: Path) -> None:
-    program(tmp_path, "/opt/cuda/bin/nvcc", f"touch {tmp_path}/ran")
-    machine = machine_of(tmp_path, {"/opt/cuda/version.json": data("cuda-version-12.1.json")}, CUDA_PATH="/opt/cuda")
-    assert toolkit_facts(machine)["cuda_toolkit"] == Known("12.1", "CUDA_PATH=/opt/cuda, version.json")
+    program(tmp_path, "/tools/cuda/bin/nvcc", f"touch {tmp_path}/ran")
+    machine = machine_of(
+        tmp_path, {"/tools/cuda/version.json": data("cuda-version-12.1.json")}, CUDA_PATH="/tools/cuda"
+    )
+    assert toolkit_facts(machine)["cuda_toolkit"] == Known("12.1", "CUDA_PATH=/tools/cuda, version.json")
     assert not (tmp_path / "ran").exists()
 
 
@@ -162,10 +164,10 @@ def test_the_real_cache_knows_the_c_library() -> None:
 def test_ld_library_path_comes_before_the_cache(tmp_path: Path) -> None:
     files = {
         "/etc/ld.so.cache": cache(("libcuda.so.1", "/lib/libcuda.so.1", 0x303)),
-        "/lib/libcuda.so.1": "", "/opt/compat/libcuda.so.1": "",
+        "/lib/libcuda.so.1": "", "/tools/compat/libcuda.so.1": "",
     }  # fmt: skip
-    machine = machine_of(tmp_path, files, LD_LIBRARY_PATH="/none:/opt/compat/")
-    assert find_library(machine, "libcuda.so.1", "x86_64") == "/opt/compat/libcuda.so.1"
+    machine = machine_of(tmp_path, files, LD_LIBRARY_PATH="/none:/tools/compat/")
+    assert find_library(machine, "libcuda.so.1", "x86_64") == "/tools/compat/libcuda.so.1"
     assert find_library(machine, "libcuda.so.1", "x86_64", variables=False) == "/lib/libcuda.so.1"
 
 
@@ -218,7 +220,9 @@ def test_headers_of_nvidia_smi(name: str, expected: tuple[str, str]) -> None:
 def test_tables_of_nvidia_smi() -> None:
     first, second = read_table(data("query-gpu.csv"), capability=True)
     assert first.gpu == Gpu("NVIDIA TITAN V", "7.0", 12066)
-    assert second == Device("GPU-90c1b7de-22a4-1f63-8e0f-47c5f0a9d3ee", Gpu("NVIDIA RTX 5880 Ada Generation", "8.9", 49140))
+    assert second == Device(
+        "GPU-90c1b7de-22a4-1f63-8e0f-47c5f0a9d3ee", Gpu("NVIDIA RTX 5880 Ada Generation", "8.9", 49140)
+    )
     assert read_table(data("query-gpu-470.csv"), capability=False)[0].gpu == Gpu("GeForce RTX 2080", "", 7979)
     assert read_table(data("query-gpu-unified.csv"), capability=True)[0].gpu == Gpu("NVIDIA GB10", "12.1", 0)
 
@@ -361,7 +365,9 @@ def test_without_device_minors_the_list_is_not_known(tmp_path: Path) -> None:
 
 
 def test_a_compat_library_is_told_from_the_driver_s_own(tmp_path: Path) -> None:
-    machine = machine_of(tmp_path, {"/usr/local/cuda/compat/libcuda.so.1": ""}, LD_LIBRARY_PATH="/usr/local/cuda/compat")
+    machine = machine_of(
+        tmp_path, {"/usr/local/cuda/compat/libcuda.so.1": ""}, LD_LIBRARY_PATH="/usr/local/cuda/compat"
+    )
     assert driver_state(machine, "x86_64").facts["cuda_compat"] == Known("yes", "/usr/local/cuda/compat/libcuda.so.1")
 
 
