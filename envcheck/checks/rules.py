@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from envcheck.findings import Finding, Severity, Skip
 from envcheck.matrix.match import match, observed, reasons
-from envcheck.matrix.rule import LOUD
+from envcheck.matrix.rule import LOUD, subject_of_fact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,16 +27,16 @@ def check_rules(context: Context) -> Iterator[Outcome]:
         found = match(rule, context.environment, context.settings, context.matrix.kinds)
         if found is None:
             continue
-        blocker = blocked_by(found)
+        blocker = blocked_by(found, context.matrix.told)
         if blocker:
             open_by[blocker] += 1
         else:
             yield finding(found, context.environment, context.settings)
     for name, count in sorted(open_by.items()):
-        yield Skip(f"rules about {name}", f"{name} unknown: {count} rule{'s' if count > 1 else ''} not decided")
+        yield Skip(f"rules about {name}", f"{name} unknown: {count} rule{'s' if count > 1 else ''}")
 
 
-def blocked_by(found: Match) -> str:
+def blocked_by(found: Match, told: frozenset[str]) -> str:
     """What keeps a rule out of the report, or an empty string.
 
     Machine facts, packages and uses that nobody gave never speak. A setting that nobody gave speaks where the
@@ -45,7 +45,8 @@ def blocked_by(found: Match) -> str:
     if found.open_packages:
         return "other packages"
     if found.open_facts:
-        return found.open_facts[0]
+        name = subject_of_fact(found.open_facts[0].split(" ")[0])
+        return "what only a deep check or you can tell" if name in told else name
     if found.open_uses:
         return "what your code does"
     if any(item.key == "model_type" for item in found.open_settings):

@@ -70,9 +70,7 @@ def collect(python: str | None = None, *, progress: Callable[[str], None] | None
     say = progress or (lambda _: None)
     machine = Machine(variables=dict(os.environ), system=_system())
     driver = Waiting(lambda: driver_state(machine, _architecture()), _no_driver_answer)
-    compiler = Waiting(
-        lambda: compiler_facts(machine), lambda reason: _unreadable(("gcc",), "compiler", reason)
-    )
+    compiler = Waiting(lambda: compiler_facts(machine), lambda reason: _unreadable(("gcc",), "compiler", reason))
     say("asking the interpreter")
     interpreter = own() if python is None else other(python)
     prefix = interpreter.prefix

@@ -25,11 +25,7 @@ def _gcc(machine: Machine) -> Fact:
     words = machine.variables.get("CXX", "").split()
     if words and not words[0].endswith("ccache"):
         path = machine.which(words[0])
-        return (
-            _version_of(machine, path, f"CXX={path}")
-            if path
-            else Unreadable(f"CXX={words[0]}", "no such program")
-        )
+        return _version_of(machine, path, f"CXX={path}") if path else Unreadable(f"CXX={words[0]}", "no such program")
     for program in PROGRAMS:
         path = machine.which(program)
         if path is not None:

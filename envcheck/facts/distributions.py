@@ -245,9 +245,7 @@ def _leftovers(folder: _Folder) -> Iterator[MetadataProblem]:
         if name.startswith(LEFTOVER) and os.path.isdir(f"{folder.path}/{name}"):  # noqa: PTH112 - as above
             groups.setdefault(name.partition("-")[0].lower(), []).append(name)
     for stem, members in groups.items():
-        info = next(
-            (member for member in members if member.endswith((".dist-info", ".egg-info"))), members[0]
-        )
+        info = next((member for member in members if member.endswith((".dist-info", ".egg-info"))), members[0])
         detail = f"half-removed: {', '.join(members)}"
         yield MetadataProblem(
             "leftover", _leftover_name(f"{folder.path}/{info}", stem), f"{folder.path}/{info}", detail

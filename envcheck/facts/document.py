@@ -99,9 +99,7 @@ def parse(text: str, where: str) -> Fields:
     if not text.strip():
         raise InputError("the snapshot is empty", where=where, hints=("`envcheck snapshot` writes one",))
     try:
-        document = json.loads(
-            text.removeprefix("\ufeff"), object_pairs_hook=_fields, parse_constant=_no_constant
-        )
+        document = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_fields, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         place = f"{where}:{error.lineno}:{error.colno}"
         raise InputError(f"the snapshot is not JSON: {error.msg}", where=place) from error

@@ -69,9 +69,7 @@ def _no_driver(machine: Machine, facts: dict[str, Fact]) -> DriverState:
     if not count:
         return DriverState(facts, ())
     source = "/sys/class/kfd"
-    return DriverState(
-        {**facts, "gpu.vendor": Known("amd", source), "gpu.count": Known(str(count), source)}, None
-    )
+    return DriverState({**facts, "gpu.vendor": Known("amd", source), "gpu.count": Known(str(count), source)}, None)
 
 
 def _ask(machine: Machine) -> tuple[Seen | None, list[str]]:
@@ -108,9 +106,7 @@ def read_module(text: str) -> tuple[str, str]:
     `NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 ...`, and of the open module
     `NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  565.57.01  Release Build ...`.
     """
-    found = re.search(
-        r"^NVRM version:.*?\bKernel Module(?: for \S+)?\s+(\d+\.[\d.]*\d)\s", text, re.MULTILINE
-    )
+    found = re.search(r"^NVRM version:.*?\bKernel Module(?: for \S+)?\s+(\d+\.[\d.]*\d)\s", text, re.MULTILINE)
     if found is None:
         return "", ""
     return found[1], "open" if " Open Kernel Module" in found[0] else "proprietary"
@@ -153,11 +149,7 @@ def _compat(machine: Machine, libcuda: str | None) -> Fact:
 def fabric(machine: Machine) -> dict[str, Fact]:
     """`nvswitch`, `fabricmanager`, `fabricmanager_version`; the last two are absent without an NVSwitch."""
     place = next(
-        (
-            path
-            for path in ("/proc/driver/nvidia-nvswitch", "/dev/nvidia-nvswitchctl")
-            if machine.exists(path)
-        ),
+        (path for path in ("/proc/driver/nvidia-nvswitch", "/dev/nvidia-nvswitchctl") if machine.exists(path)),
         None,
     )
     if place is None:
@@ -192,8 +184,4 @@ def _fabric_version(machine: Machine) -> Fact:
     except ToolError as error:
         return Unreadable(path, error.message)
     found = re.search(r"\b(\d{3,}\.[\d.]*\d)", ended.stdout)
-    return (
-        Known(found[1], path)
-        if found
-        else Unreadable(path, f"`--version`: {ended.outcome}, no version in it")
-    )
+    return Known(found[1], path) if found else Unreadable(path, f"`--version`: {ended.outcome}, no version in it")

@@ -144,11 +144,7 @@ def _nothing_there(where: str) -> str:
         return "this file cannot be run"
     if os.path.islink(where):  # noqa: PTH114 - as above
         return f"a broken link, to `{os.readlink(where)}`"  # noqa: PTH115 - as above
-    return (
-        "no such file or folder"
-        if os.sep in where or not where
-        else "no such file, and no such program on PATH"
-    )
+    return "no such file or folder" if os.sep in where or not where else "no such file, and no such program on PATH"
 
 
 def _ask(executable: str, timeout: float) -> tuple[bytes, Completed]:

@@ -83,9 +83,7 @@ def _markers() -> dict[str, str]:
         "implementation_version": _implementation_version(),
         "os_name": os.name,
         "platform_machine": machine,
-        "platform_python_implementation": IMPLEMENTATIONS.get(
-            sys.implementation.name, sys.implementation.name
-        ),
+        "platform_python_implementation": IMPLEMENTATIONS.get(sys.implementation.name, sys.implementation.name),
         "platform_release": release,
         "platform_system": system,
         "platform_version": version,

@@ -85,9 +85,7 @@ def _fact(fact: Fact, clean: Callable[[str], str]) -> Fact:
 
 def _distribution(package: Distribution, clean: Callable[[str], str]) -> Distribution:
     requires = tuple(map(clean, package.requires))
-    return replace(
-        package, requires=requires, location=clean(package.location), direct_url=clean(package.direct_url)
-    )
+    return replace(package, requires=requires, location=clean(package.location), direct_url=clean(package.direct_url))
 
 
 def _problem(problem: MetadataProblem, clean: Callable[[str], str]) -> MetadataProblem:

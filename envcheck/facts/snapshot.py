@@ -73,7 +73,7 @@ def _value(fact: Known | Absent) -> str | bool | list[str] | None:
 def _sources(facts: Mapping[str, Fact]) -> dict[str, str | list[str]]:
     """Where a known fact was read (text), where an absent one was looked for (list)."""
     found: dict[str, str | list[str]] = {}
-    for name, fact in facts.items():
+    for name, fact in sorted(facts.items()):
         if isinstance(fact, Known) and fact.source:
             found[name] = fact.source
         elif isinstance(fact, Absent) and fact.looked_in:

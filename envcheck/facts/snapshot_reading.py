@@ -82,10 +82,7 @@ def _environment(document: Fields, reader: Reader) -> Environment:
         problems=tuple(_problems(document, reader)),
         prefix=reader.at("prefix").text(document.get("prefix", "")),
         source=reader.at("source").text(document.get("source", "")),
-        markers={
-            key: here.text(value)
-            for key, value, here in reader.at("markers").items(document.get("markers", {}))
-        },
+        markers={key: here.text(value) for key, value, here in reader.at("markers").items(document.get("markers", {}))},
     )
 
 
@@ -112,10 +109,7 @@ def _packages(document: Fields, reader: Reader) -> dict[str, Distribution]:
 def _package(name: str, value: Any, here: Reader) -> Distribution:  # noqa: ANN401 - JSON
     if isinstance(value, str):
         return Distribution(name, _version(value, here))
-    given = {
-        key: (item, below)
-        for key, item, below in here.items(value, "a version text or an object with `version`")
-    }
+    given = {key: (item, below) for key, item, below in here.items(value, "a version text or an object with `version`")}
     if isinstance(value, dict) and "version" not in given:
         here.wrong("has no `version`")
 
@@ -155,9 +149,7 @@ def _facts(document: Fields, reader: Reader) -> dict[str, Fact]:
     for name, value, here in reader.at("unreadable").items(document.get("unreadable", {})):
         if name in facts:
             here.wrong("has a value too")
-        parts = {
-            key: below.text(item) for key, item, below in here.items(value) if key in ("source", "reason")
-        }
+        parts = {key: below.text(item) for key, item, below in here.items(value) if key in ("source", "reason")}
         facts[name] = Unreadable(parts.get("source", ""), parts.get("reason", ""))
     return facts
 
@@ -179,9 +171,7 @@ def _fact(value: Any, source: Any, here: Reader) -> Fact:  # noqa: ANN401 - JSON
     A fraction is refused: it has lost digits (`12.10` reads as 12.1).
     """
     if value is None:
-        looked_in = (
-            tuple(item for item in source if isinstance(item, str)) if isinstance(source, list) else ()
-        )
+        looked_in = tuple(item for item in source if isinstance(item, str)) if isinstance(source, list) else ()
         return Absent(looked_in)
     where = source if isinstance(source, str) else ""
     if isinstance(value, bool):
@@ -231,9 +221,7 @@ def _gpu(value: Any, here: Reader) -> Gpu:  # noqa: ANN401 - JSON
     memory, below = given.get("memory_mib", (0, here))
     if below.expect(memory, int, "a whole number of MiB") and memory < 0:
         below.wrong("must not be negative")
-    return Gpu(
-        name=text("name"), compute_capability=capability, memory_mib=memory if isinstance(memory, int) else 0
-    )
+    return Gpu(name=text("name"), compute_capability=capability, memory_mib=memory if isinstance(memory, int) else 0)
 
 
 def _problems(document: Fields, reader: Reader) -> Iterator[MetadataProblem]:
@@ -244,9 +232,7 @@ def _problems(document: Fields, reader: Reader) -> Iterator[MetadataProblem]:
     for number, item in enumerate(value):
         below = here.at(number)
         parts = {
-            key: place.text(part)
-            for key, part, place in below.items(item)
-            if key in ("kind", "name", "path", "detail")
+            key: place.text(part) for key, part, place in below.items(item) if key in ("kind", "name", "path", "detail")
         }
         if parts.get("kind") not in PROBLEM_KINDS:
             below.at("kind").wrong(f"must be one of {', '.join(PROBLEM_KINDS)}")

@@ -22,14 +22,9 @@ OLD_ABI = b"torchCheckFailEPKcS2_jRKSs"
 LIBRARY_LIMIT = 16 << 20
 
 
-def torch_facts(
-    packages: Mapping[str, Distribution], machine: Machine, conda_packages: Fact
-) -> dict[str, Fact]:
+def torch_facts(packages: Mapping[str, Distribution], machine: Machine, conda_packages: Fact) -> dict[str, Fact]:
     """The facts of `TORCH_FACTS`, `torchvision_cuda` and `torchaudio_cuda`."""
-    facts = {
-        f"{name}_cuda": _companion(packages.get(name), machine, name)
-        for name in ("torchvision", "torchaudio")
-    }
+    facts = {f"{name}_cuda": _companion(packages.get(name), machine, name) for name in ("torchvision", "torchaudio")}
     torch = packages.get("torch")
     if torch is None:
         return {**facts, **dict.fromkeys(TORCH_FACTS, Absent(("installed distributions: torch",)))}
@@ -73,9 +68,7 @@ def version_value(text: str, name: str) -> str | None:
 
     Lines look like `cuda = '11.3'` or `cuda: Optional[str] = None`, by release.
     """
-    found = re.search(
-        rf"^{name}[ \t]*(?::[^=\n]+)?=[ \t]*(?:None|['\"]([^'\"\n]*)['\"])[ \t]*\r?$", text, re.MULTILINE
-    )
+    found = re.search(rf"^{name}[ \t]*(?::[^=\n]+)?=[ \t]*(?:None|['\"]([^'\"\n]*)['\"])[ \t]*\r?$", text, re.MULTILINE)
     return None if found is None else (found[1] or "")
 
 
@@ -113,9 +106,7 @@ def _abi(machine: Machine, folder: str) -> Fact:
     library = f"{folder}/lib/libc10.so"
     content = machine.read(library, LIBRARY_LIMIT)
     if content is None:
-        return Unreadable(
-            folder, "neither TorchConfig.cmake nor libc10.so says which C++ ABI it was built with"
-        )
+        return Unreadable(folder, "neither TorchConfig.cmake nor libc10.so says which C++ ABI it was built with")
     new, old = NEW_ABI in content, OLD_ABI in content
     if new == old:
         return Unreadable(library, "its symbols do not say which C++ ABI it was built with")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +14,9 @@ from envcheck.facts.system import system_facts
 from envcheck.facts.torch_build import from_local_tag, torch_facts, version_value
 from envcheck.facts.variables import nccl_fact, path_facts, variable_facts
 from tests.facts.machines import machine_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SITE = "/env/lib/python3.10/site-packages"
 NO_CONDA = Known((), "no conda-meta")

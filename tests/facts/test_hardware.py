@@ -162,7 +162,7 @@ def test_the_real_cache_knows_the_c_library() -> None:
 
 
 def test_ld_library_path_comes_before_the_cache(tmp_path: Path) -> None:
-    files = {
+    files: dict[str, str | bytes] = {
         "/etc/ld.so.cache": cache(("libcuda.so.1", "/lib/libcuda.so.1", 0x303)),
         "/lib/libcuda.so.1": "", "/tools/compat/libcuda.so.1": "",
     }  # fmt: skip

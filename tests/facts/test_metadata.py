@@ -84,11 +84,12 @@ def test_any_bytes_scan(content: bytes) -> None:
     assert len(headers.name) <= 200
 
 
+FIELD_NAMES = ["Name", "Version", "Requires-Dist", "Provides-Extra", "Author"]
 WORD = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9 ;<>=.,'\"()-]{0,30}\Z")
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["Name", "Version", "Requires-Dist", "Provides-Extra", "Author"]), WORD), max_size=12),
+    st.lists(st.tuples(st.sampled_from(FIELD_NAMES), WORD), max_size=12),
     st.sampled_from(["", "\nRequires-Dist: body\n"]),
 )  # fmt: skip
 def test_the_scan_agrees_with_the_mail_parser(fields: list[tuple[str, str]], body: str) -> None:

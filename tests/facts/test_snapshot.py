@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -26,7 +27,8 @@ DESIGN_EXAMPLE = {
     "schema": "envcheck.snapshot/1", "complete": False, "python": "3.10.14",
     "platform": {"system": "Linux", "machine": "x86_64", "glibc": "2.35", "gcc": "11.4.0"},
     "packages": {"torch": "2.3.0+cu121", "deepspeed": "0.9.5"},
-    "driver": "535.104.05", "driver_cuda": "12.2", "cuda_toolkit": "12.1", "torch_cuda": "12.1", "torch_cxx11_abi": False,
+    "driver": "535.104.05", "driver_cuda": "12.2", "cuda_toolkit": "12.1", "torch_cuda": "12.1",
+    "torch_cxx11_abi": False,
     "gpus": [{"name": "NVIDIA A100-SXM4-80GB", "compute_capability": "8.0", "memory_mib": 81920}],
 }  # fmt: skip
 
@@ -189,10 +191,8 @@ def test_keys_of_a_hostile_snapshot_are_escaped_in_messages() -> None:
 
 @given(st.text(max_size=60))
 def test_any_text_gives_an_environment_or_an_input_error(text: str) -> None:
-    try:
+    with contextlib.suppress(InputError):
         load(text, "x")
-    except InputError as error:
-        assert str(error)
 
 
 JSON = st.recursive(
@@ -208,10 +208,8 @@ KEYS = st.sampled_from(
 
 @given(st.dictionaries(KEYS, JSON | st.dictionaries(st.text(max_size=5), JSON, max_size=3), max_size=6))
 def test_any_fields_give_an_environment_or_an_input_error(document: dict[str, Any]) -> None:
-    try:
+    with contextlib.suppress(InputError):
         load(json.dumps(document), "x")
-    except InputError as error:
-        assert str(error)
 
 
 # ---- written ones
