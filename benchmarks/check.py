@@ -2,9 +2,9 @@
 
     python benchmarks/check.py [--distributions 300] [--repeat 15]
 
-Makes a venv with made-up distributions (realistic metadata: a description of 20 kB, eight requirements each, all fulfilled),
-puts envcheck and pip on its path, and reports the best wall time of each command, the ratios, what a ten-fold matrix adds, and the
-peak memory of the check.
+Makes a venv with made-up distributions (realistic metadata: a description of 20 kB, eight requirements each, all
+fulfilled), puts envcheck and pip on its path, and reports the best wall time of each command, the ratios, what a
+ten-fold matrix adds, and the peak memory of the check.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ HERE = Path(__file__).resolve().parent.parent
 def make_environment(folder: Path, count: int) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
     python = folder / "venv" / "bin" / "python"
-    site = Path(subprocess.check_output([python, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip())
+    where = [python, "-c", "import site; print(site.getsitepackages()[0])"]
+    site = Path(subprocess.check_output(where, text=True).strip())
     for number in range(count):
         info = site / f"made_up_{number}-1.{number}.0.dist-info"
         info.mkdir()
-        needs = "".join(
-            f"Requires-Dist: made-up-{(number * 7 + step) % count}>=1.0,<3" + (f"; extra == 'e{step}'\n" if step > 4 else "\n")
-            for step in range(8)
-        )
-        head = f"Metadata-Version: 2.1\nName: made-up-{number}\nVersion: 1.{number}.0\nRequires-Python: >=3.8\n{needs}\n"
+        lines = [f"Requires-Dist: made-up-{(number * 7 + step) % count}>=1.0,<3" for step in range(8)]
+        needs = "\n".join(f"{line}; extra == 'e'" if step > 4 else line for step, line in enumerate(lines))
+        name = f"Name: made-up-{number}\nVersion: 1.{number}.0"
+        head = f"Metadata-Version: 2.1\n{name}\nRequires-Python: >=3.8\n{needs}\n\n"
         (info / "METADATA").write_text(head + "text " * 4000)
         (info / "RECORD").write_text("")
         (info / "INSTALLER").write_text("pip\n")

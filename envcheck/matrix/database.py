@@ -1,8 +1,8 @@
 """Find, load and cache the matrix.
 
 The parsed matrix is kept in the user's cache as one file: a first line of JSON (the index: every distinct package
-condition once, and for each rule the numbers of its package conditions and where its text stands), then one line of
-JSON for each rule and table. A check evaluates each distinct package condition once, drops the rules that it rules out, and
+condition once, and for each rule the numbers of its package conditions and where its text stands), then one line
+of JSON for each rule and table. A check evaluates each distinct package condition once, drops the rules that it rules out, and
 reads the text of those that are left: what a growing database costs at start-up is the index.
 """
 
@@ -151,7 +151,8 @@ def cache_folder(environ: Mapping[str, str]) -> Path | None:
     """Where the cache lives: `ENVCHECK_CACHE`, `XDG_CACHE_HOME`, or `~/.cache`; None where there is no home."""
     if environ.get("ENVCHECK_CACHE"):
         return Path(environ["ENVCHECK_CACHE"])
-    base = environ.get("XDG_CACHE_HOME") or (f"{environ['HOME']}/.cache" if environ.get("HOME") else "")
+    home = environ.get("HOME", "")
+    base = environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home and Path(home).is_dir() else "")
     return Path(base) / "envcheck" if base and base.startswith("/") else None
 
 

@@ -61,7 +61,12 @@ def test_a_missing_requirement() -> None:
 
 @pytest.mark.parametrize(
     ("marker", "counts"),
-    [("python_version < '3.8'", False), ("python_version >= '3.8'", True), ("sys_platform == 'win32'", False), ("extra == 'x'", False)],
+    [
+        ("python_version < '3.8'", False),
+        ("python_version >= '3.8'", True),
+        ("sys_platform == 'win32'", False),
+        ("extra == 'x'", False),
+    ],
 )
 def test_markers(marker: str, counts: bool) -> None:
     assert bool(findings(dist("a", "1", f"b; {marker}"))) is counts
@@ -85,7 +90,8 @@ def test_the_chain_of_requirers_is_told() -> None:
         },
         complete=True, facts={"python": Known("3.11")},
     )  # fmt: skip
-    (finding,) = (item for item in check_requirements(Context(environment, load(environ={}))) if isinstance(item, Finding))
+    outcomes = check_requirements(Context(environment, load(environ={})))
+    (finding,) = (item for item in outcomes if isinstance(item, Finding))
     assert any("`top`" in text for text in finding.because)
 
 

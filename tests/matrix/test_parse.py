@@ -57,7 +57,7 @@ TOML = st.recursive(
     max_leaves=12,
 )
 KEYS = st.sampled_from(
-    ["id", "title", "when", "packages", "settings", "facts", "compare", "uses", "fix", "evidence", "matches", "key", "equals"]
+    ["id", "title", "when", "packages", "settings", "facts", "compare", "uses", "fix", "evidence", "key", "equals"]
 )
 
 

@@ -130,7 +130,9 @@ SARIF: dict[str, Any] = {
                         "driver": {
                             "type": "object",
                             "required": ["name"],
-                            "properties": {"rules": {"type": "array", "uniqueItems": True, "items": {"required": ["id"]}}},
+                            "properties": {
+                                "rules": {"type": "array", "uniqueItems": True, "items": {"required": ["id"]}}
+                            },
                         }
                     },
                 },
@@ -155,13 +157,18 @@ SARIF: dict[str, Any] = {
                                 "required": ["artifactLocation"],
                                 "properties": {
                                     "artifactLocation": {"required": ["uri"]},
-                                    "region": {"properties": {"startLine": {"type": "integer", "minimum": 1}}},
+                                    "region": {
+                                        "properties": {"startLine": {"type": "integer", "minimum": 1}}
+                                    },
                                 },
                             }
                         }
                     },
                 },
-                "suppressions": {"type": "array", "items": {"properties": {"kind": {"enum": ["inSource", "external"]}}}},
+                "suppressions": {
+                    "type": "array",
+                    "items": {"properties": {"kind": {"enum": ["inSource", "external"]}}},
+                },
                 "properties": {"type": "object"},
             },
             "additionalProperties": False,
