@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent.parent
 def make_environment(folder: Path, count: int) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
     python = folder / "venv" / "bin" / "python"
-    where = [python, "-c", "import site; print(site.getsitepackages()[0])"]
+    where = [str(python), "-c", "import site; print(site.getsitepackages()[0])"]
     site = Path(subprocess.check_output(where, text=True).strip())
     for number in range(count):
         info = site / f"made_up_{number}-1.{number}.0.dist-info"

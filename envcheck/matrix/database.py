@@ -1,9 +1,9 @@
 """Find, load and cache the matrix.
 
 The parsed matrix is kept in the user's cache as one file: a first line of JSON (the index: every distinct package
-condition once, and for each rule the numbers of its package conditions and where its text stands), then one line
-of JSON for each rule and table. A check evaluates each distinct package condition once, drops the rules that it rules out, and
-reads the text of those that are left: what a growing database costs at start-up is the index.
+condition once, and for each rule the numbers of its package conditions and where its text stands), then one line of
+JSON for each rule and table. A check evaluates each distinct package condition once, drops the rules that it rules
+out, and reads the text of those that are left: what a growing database costs at start-up is the index.
 """
 
 from __future__ import annotations

@@ -59,8 +59,10 @@ def test_exit_codes_are_the_same_in_every_format(
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b'{"packages": 3}', b"[" * 200_000,
-     b'{"schema": "envcheck.snapshot/9"}', b'{"packages": {"torch": null, "x": [1]}}', b'{"packages": {"../../etc": "1"}}'[:-1], b"1e999999"],
+    [
+        b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b'{"packages": 3}', b"[" * 200_000, b"1e999999",
+        b'{"schema": "envcheck.snapshot/9"}', b'{"packages": {"torch": null, "x": [1]}}', b'{"packages": {"a": "1"}',
+    ],
 )  # fmt: skip
 def test_a_bad_snapshot_is_a_usage_error(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "s.json"
@@ -135,7 +137,8 @@ def test_output_that_cannot_be_written(snapshot: str, capsys: pytest.CaptureFixt
 def test_the_check_imports_neither_torch_nor_rich() -> None:
     code = (
         "import sys\nfrom envcheck.cli.main import main\nmain(['check'])\n"
-        "print(sorted(sys.modules.keys() & {'torch', 'rich', 'transformers', 'deepspeed', 'pip', 'pip_api', 'asyncio'}))"
+        "heavy = {'torch', 'rich', 'transformers', 'deepspeed', 'pip', 'pip_api', 'asyncio'}\n"
+        "print(sorted(sys.modules.keys() & heavy))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
