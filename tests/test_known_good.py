@@ -1,4 +1,4 @@
-"""Sets that real projects ship give no error, and warnings on fewer than one in ten: a false error is worse than a miss."""
+"""Sets that real projects ship give no error, and few warnings: a false error is worse than a miss."""
 
 from __future__ import annotations
 

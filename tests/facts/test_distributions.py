@@ -50,7 +50,9 @@ def test_the_first_folder_hides_later_ones_without_a_problem(tmp_path: Path) -> 
 def test_one_folder_under_two_names_is_read_once(tmp_path: Path) -> None:
     put(tmp_path / "lib", "foo-1")
     (tmp_path / "lib64").symlink_to("lib")
-    assert read_installed([str(tmp_path / "lib"), str(tmp_path / "lib64"), str(tmp_path / "lib")]).problems == ()
+    put(tmp_path / "lib", "bar-1", "")
+    installed = read_installed([str(tmp_path / "lib"), str(tmp_path / "lib64"), str(tmp_path / "lib")])
+    assert kinds(installed) == [("broken", "bar")]
 
 
 def test_two_metadata_folders_of_one_name_in_one_folder_are_a_duplicate(tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ def test_every_mistake_at_once_each_with_its_path() -> None:
         ('{"driver": 535.104}', 'driver: must be in quotes: `"535.104"`'),
         ('{"gpus": [{"memory_mib": -1}]}', "gpus[0].memory_mib: must not be negative"),
         ('{"packages": {"a": "' + "1" * 300 + '"}}', "packages.a: a version of 300 characters"),
+        ('{"packages": {"Torch": "1", "torch": "2"}}', "packages.torch: is the same distribution as `Torch`"),
         ('{"packages": []}', "packages: must be an object, not a list"),
         ('{"facts": {"gcc": "1"}, "unreadable": {"gcc": {}}}', "unreadable.gcc: has a value too"),
     ],
