@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 #: Subcommand -> one line of help. The module `envcheck.cli.<name>` has `configure(parser)` and `run(args) -> int`.
 COMMANDS = {
     "check": "check this environment (or another, or a snapshot) against the matrix; the default",
+    "config": "lint a DeepSpeed config; show what each `auto` becomes; explain a key",
     "snapshot": "print the facts of an environment as JSON",
     "matrix": "list, show, lint or count the rules",
 }
