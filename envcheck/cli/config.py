@@ -35,25 +35,62 @@ DECIDING = ("deepspeed", "transformers", "accelerate", "torch", "peft", "trl")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `envcheck config`."""
-    parser.add_argument("document", nargs="?", metavar="DS.json", help="the DeepSpeed config; `-` is standard input")
-    parser.add_argument("--explain", metavar="KEY", help="say what a key does, its default, history and known trouble")
-    parser.add_argument("--fix", action="store_true", help="write a corrected copy next to the file, as NAME.fixed.json")
+    parser.add_argument(
+        "document", nargs="?", metavar="DS.json", help="the DeepSpeed config; `-` is standard input"
+    )
+    parser.add_argument(
+        "--explain", metavar="KEY", help="say what a key does, its default, history and known trouble"
+    )
+    parser.add_argument(
+        "--fix", action="store_true", help="write a corrected copy next to the file, as NAME.fixed.json"
+    )
     group = parser.add_argument_group("training")
     trainer = group.add_mutually_exclusive_group()
     trainer.add_argument("--training-args", metavar="FILE", help="TrainingArguments as JSON")
-    trainer.add_argument("--training-args-cmd", metavar="COMMAND", help="the launch command, pasted as one argument")
-    trainer.add_argument("--no-trainer", action="store_true", help="the file goes to deepspeed.initialize without a Trainer")
-    group.add_argument("--world-size", type=positive, metavar="N", help="number of ranks (default: from the command)")
-    group.add_argument("--model-config", metavar="FILE", help="the model's config.json: its hidden_size decides `auto` buckets")
+    trainer.add_argument(
+        "--training-args-cmd", metavar="COMMAND", help="the launch command, pasted as one argument"
+    )
+    trainer.add_argument(
+        "--no-trainer", action="store_true", help="the file goes to deepspeed.initialize without a Trainer"
+    )
+    group.add_argument(
+        "--world-size", type=positive, metavar="N", help="number of ranks (default: from the command)"
+    )
+    group.add_argument(
+        "--model-config",
+        metavar="FILE",
+        help="the model's config.json: its hidden_size decides `auto` buckets",
+    )
     group.add_argument("--hidden-size", type=positive, metavar="N", help="hidden size of the model")
-    group.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="told", help="one more setting; may be repeated")
-    group.add_argument("--uses", metavar="WORD", action="append", default=[], help="something your code does; may be repeated")
+    group.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="told",
+        help="one more setting; may be repeated",
+    )
+    group.add_argument(
+        "--uses",
+        metavar="WORD",
+        action="append",
+        default=[],
+        help="something your code does; may be repeated",
+    )
     versions = parser.add_argument_group("versions")
     which = versions.add_mutually_exclusive_group()
-    which.add_argument("--python", metavar="PATH", help="look at another interpreter's environment, or a venv folder")
-    which.add_argument("--snapshot", metavar="FILE", help="a saved or hand-written snapshot; `-` is standard input")
-    versions.add_argument("--deepspeed-version", metavar="V", help="judge for this DeepSpeed instead of the installed one")
-    versions.add_argument("--transformers-version", metavar="V", help="judge for this transformers instead of the installed one")
+    which.add_argument(
+        "--python", metavar="PATH", help="look at another interpreter's environment, or a venv folder"
+    )
+    which.add_argument(
+        "--snapshot", metavar="FILE", help="a saved or hand-written snapshot; `-` is standard input"
+    )
+    versions.add_argument(
+        "--deepspeed-version", metavar="V", help="judge for this DeepSpeed instead of the installed one"
+    )
+    versions.add_argument(
+        "--transformers-version", metavar="V", help="judge for this transformers instead of the installed one"
+    )
     versions.add_argument("--matrices", metavar="DIR", help="another matrix folder (also ENVCHECK_MATRICES)")
     add_report_options(parser)
 
@@ -79,7 +116,9 @@ def run(args: argparse.Namespace) -> int:
     trainer = read_trainer(args)
     name = args.document or (trainer.deepspeed if trainer else "")
     if not name:
-        raise UsageError("name a DeepSpeed config", hints=("such as `envcheck config ds.json`, or --explain KEY",))
+        raise UsageError(
+            "name a DeepSpeed config", hints=("such as `envcheck config ds.json`, or --explain KEY",)
+        )
     document = parse(read_text(name, "DeepSpeed config"))
     environment = read_versions(args)
     report = build_report(args, matrix, table, document, name, trainer, environment)
@@ -100,7 +139,9 @@ def read_trainer(args: argparse.Namespace) -> TrainerArguments | None:
     """The Trainer's arguments, where given."""
     if args.training_args_cmd:
         return from_command(args.training_args_cmd)
-    return from_json(read_json_object(args.training_args, "TrainingArguments")) if args.training_args else None
+    return (
+        from_json(read_json_object(args.training_args, "TrainingArguments")) if args.training_args else None
+    )
 
 
 def read_versions(args: argparse.Namespace) -> Environment:
@@ -130,14 +171,23 @@ def installed() -> Environment:
 
 
 def build_report(
-    args: argparse.Namespace, matrix: Matrix, table: KeyTable, document: Document, name: str, trainer: TrainerArguments | None,
+    args: argparse.Namespace,
+    matrix: Matrix,
+    table: KeyTable,
+    document: Document,
+    name: str,
+    trainer: TrainerArguments | None,
     environment: Environment,
-) -> Report:  # fmt: skip
+) -> Report:
     """Findings of the document, of the rules and of the Trainer's arguments, and the table of effective values."""
     versions = {package: item.version for package, item in environment.packages.items()}
     world = args.world_size or (trainer.world_size if trainer else None)
-    state = Run(trainer, world, hidden_size(args), versions.get("transformers", ""), versions.get("deepspeed", ""))
-    findings = lint_parsed(document, name, state.deepspeed or None, table, trainer=is_trainer(args), world_size=world)
+    state = Run(
+        trainer, world, hidden_size(args), versions.get("transformers", ""), versions.get("deepspeed", "")
+    )
+    findings = lint_parsed(
+        document, name, state.deepspeed or None, table, trainer=is_trainer(args), world_size=world
+    )
     skipped: list[Skip] = []
     rows: list[Effective] = []
     if document.usable:
@@ -149,8 +199,13 @@ def build_report(
     return Report(
         findings=sort_findings(findings),
         skipped=tuple(skipped),
-        stack=(*stack(versions, name), *(StackRow(row.key, f"{row.file} -> {row.shown}  ({row.decided})") for row in rows)),
-        notes=(f"not read from the command: {' '.join(trainer.unread)}",) if trainer and trainer.unread else (),
+        stack=(
+            *stack(versions, name),
+            *(StackRow(row.key, f"{row.file} -> {row.shown}  ({row.decided})") for row in rows),
+        ),
+        notes=(f"not read from the command: {' '.join(trainer.unread)}",)
+        if trainer and trainer.unread
+        else (),
         extra={"config": name, "effective": [dataclasses.asdict(row) for row in rows], "packages": versions},
     )
 
@@ -159,25 +214,41 @@ def stack(versions: dict[str, str], name: str) -> Iterator[StackRow]:
     """What the lint was made for."""
     yield StackRow("config", name)
     for package in ("deepspeed", "transformers"):
-        yield StackRow(package, versions.get(package) or "not known: rules about its releases are not decided")
+        yield StackRow(
+            package, versions.get(package) or "not known: rules about its releases are not decided"
+        )
 
 
 def settings_of(
-    args: argparse.Namespace, document: Document, trainer: TrainerArguments | None, rows: list[Effective], world: int | None,
-) -> Settings:  # fmt: skip
+    args: argparse.Namespace,
+    document: Document,
+    trainer: TrainerArguments | None,
+    rows: list[Effective],
+    world: int | None,
+) -> Settings:
     """The settings that rules are matched against: the file with every known `auto` replaced, the arguments, what was told."""
     told: dict[str, Any] = {row.key: row.value for row in rows if row.known and row.value != "auto"}
     if world is not None:
         told["world_size"] = world
     if args.model_config:
-        told.update({"model_type": kind for kind in [read_json_object(args.model_config, "model config").get("model_type")] if kind})
+        told.update(
+            {
+                "model_type": kind
+                for kind in [read_json_object(args.model_config, "model config").get("model_type")]
+                if kind
+            }
+        )
     told.update(parse_assignment(text) for text in args.told)
     return combine(document.plain(), dict(trainer.values) if trainer else None, told, frozenset(args.uses))
 
 
 def rule_findings(
-    matrix: Matrix, environment: Environment, settings: Settings, document: Document, name: str,
-) -> Iterator[Finding | Skip]:  # fmt: skip
+    matrix: Matrix,
+    environment: Environment,
+    settings: Settings,
+    document: Document,
+    name: str,
+) -> Iterator[Finding | Skip]:
     """Rules that hang on a setting which is known here, each with the line of that setting."""
     from envcheck.checks.rules import blocked_by, finding  # noqa: PLC0415 - not with --explain
     from envcheck.matrix.match import match  # noqa: PLC0415 - not with --explain
@@ -193,14 +264,20 @@ def rule_findings(
         if blocker:
             blocked[blocker] = blocked.get(blocker, 0) + 1
         else:
-            yield dataclasses.replace(finding(found, environment, settings), place=place_of(rule, document, name))
+            yield dataclasses.replace(
+                finding(found, environment, settings), place=place_of(rule, document, name)
+            )
     for blocker, count in sorted(blocked.items()):
-        yield Skip(f"rules about {blocker}", f"{blocker} unknown: {count} rule{'s' if count > 1 else ''} not decided")
+        yield Skip(
+            f"rules about {blocker}", f"{blocker} unknown: {count} rule{'s' if count > 1 else ''} not decided"
+        )
 
 
 def place_of(rule: Rule, document: Document, name: str) -> str:
     """Where the rule's most telling key is: the last of its keys that is in the file."""
-    inside = [place for item in rule.settings if item.key in document.index and (place := document.place(item.key))]
+    inside = [
+        place for item in rule.settings if item.key in document.index and (place := document.place(item.key))
+    ]
     near = inside or [place for item in rule.settings if (place := document.place(item.key))]
     return f"{name}:{near[-1].line}:{near[-1].column}" if near else name
 
@@ -233,7 +310,9 @@ def explain(args: argparse.Namespace, matrix: Matrix, table: KeyTable) -> int:
         if len(close) == 1 and close[0].endswith(f".{args.explain}"):
             key = table.get(close[0])
         if key is None:
-            hints = tuple(f"did you mean `{item}`?" for item in dict.fromkeys(close)) or ("keys are dotted, such as zero_optimization.stage",)
+            hints = tuple(f"did you mean `{item}`?" for item in dict.fromkeys(close)) or (
+                "keys are dotted, such as zero_optimization.stage",
+            )
             raise UsageError(f"DeepSpeed has no key `{args.explain}`", hints=hints)
     data = words.facts(key, table, matrix.rules())
     if args.format == "json":
@@ -244,7 +323,9 @@ def explain(args: argparse.Namespace, matrix: Matrix, table: KeyTable) -> int:
     return int(ExitCode.OK)
 
 
-def fix(document: Document, name: str, table: KeyTable, environment: Environment, trainer: bool | None) -> None:
+def fix(
+    document: Document, name: str, table: KeyTable, environment: Environment, trainer: bool | None
+) -> None:
     """Write the corrected copy and list the changes on standard error.
 
     Raises:
@@ -255,14 +336,18 @@ def fix(document: Document, name: str, table: KeyTable, environment: Environment
     if name == "-":
         raise UsageError("`--fix` writes next to the file; standard input has no such place")
     installed_version = environment.packages.get("deepspeed")
-    text, edits = corrected(document, table, version_of(installed_version.version) if installed_version else None, trainer)
+    text, edits = corrected(
+        document, table, version_of(installed_version.version) if installed_version else None, trainer
+    )
     if not edits:
         print("envcheck: nothing that --fix could correct", file=sys.stderr)
         return
     path = Path(name)
     copy = path.with_name(f"{path.stem}.fixed{path.suffix or '.json'}")
     if copy.exists():
-        raise UsageError("the corrected copy is already there", where=str(copy), hints=("move it away first",))
+        raise UsageError(
+            "the corrected copy is already there", where=str(copy), hints=("move it away first",)
+        )
     write(text, str(copy))
     for edit in edits:
         print(f"{name}:{edit.line}: {edit.what}", file=sys.stderr)

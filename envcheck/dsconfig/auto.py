@@ -123,8 +123,14 @@ def left(key: str, known: Key | None, run: Run) -> Effective:
 def argument(key: str, name: str, trainer: TrainerArguments, file: str = '"auto"') -> Effective:
     """A key that an argument fills."""
     value = trainer.get(name)
-    given = f"TrainingArguments `{name}`" if name in trainer.values else f"default of TrainingArguments `{name}`"
-    return unknown(key, file, f"{given} (a shell variable)") if value == OPEN else Effective(key, file, value, json_text(value), given)
+    given = (
+        f"TrainingArguments `{name}`" if name in trainer.values else f"default of TrainingArguments `{name}`"
+    )
+    return (
+        unknown(key, file, f"{given} (a shell variable)")
+        if value == OPEN
+        else Effective(key, file, value, json_text(value), given)
+    )
 
 
 def calculated(key: str, run: Run, flat: Mapping[str, Any]) -> Effective | None:
@@ -134,12 +140,22 @@ def calculated(key: str, run: Run, flat: Mapping[str, Any]) -> Effective | None:
     if key in ("fp16.enabled", "bf16.enabled", "bfloat16.enabled"):
         return precision(key, trainer)
     if key == "amp.enabled":
-        return Effective(key, '"auto"', value=False, shown="false", decided="TrainingArguments (apex is not asked for)")
+        return Effective(
+            key, '"auto"', value=False, shown="false", decided="TrainingArguments (apex is not asked for)"
+        )
     if key == "optimizer.params.betas":
         betas = [trainer.get("adam_beta1"), trainer.get("adam_beta2")]
-        return unknown(key, '"auto"', "a shell variable") if OPEN in betas else Effective(
-            key, '"auto"', betas, json_text(betas), "TrainingArguments `adam_beta1`, `adam_beta2`",
-        )  # fmt: skip
+        return (
+            unknown(key, '"auto"', "a shell variable")
+            if OPEN in betas
+            else Effective(
+                key,
+                '"auto"',
+                betas,
+                json_text(betas),
+                "TrainingArguments `adam_beta1`, `adam_beta2`",
+            )
+        )
     if key == "train_batch_size":
         return batch(run)
     if key == "scheduler.params.warmup_min_lr":
@@ -155,7 +171,9 @@ def precision(key: str, trainer: TrainerArguments) -> Effective:
     if not trainer.known(name):
         return unknown(key, '"auto"', f"TrainingArguments `{name}` (a shell variable)")
     value = bool(trainer.get(name)) or trainer.get(f"{name}_full_eval") is True
-    given = f"TrainingArguments `{name}`" if name in trainer.values else f"default of TrainingArguments `{name}`"
+    given = (
+        f"TrainingArguments `{name}`" if name in trainer.values else f"default of TrainingArguments `{name}`"
+    )
     return Effective(key, '"auto"', value, json_text(value), given)
 
 
@@ -163,13 +181,24 @@ def batch(run: Run) -> Effective:
     """train_batch_size: world size x micro-batch x accumulation."""
     trainer = run.trainer
     assert trainer is not None  # noqa: S101 - the caller asked
-    micro, accumulation = trainer.get("per_device_train_batch_size"), trainer.get("gradient_accumulation_steps")
+    micro, accumulation = (
+        trainer.get("per_device_train_batch_size"),
+        trainer.get("gradient_accumulation_steps"),
+    )
     if not _whole(micro) or not _whole(accumulation):
         return unknown("train_batch_size", '"auto"', "a shell variable")
     if run.world_size is None:
-        return unknown("train_batch_size", '"auto"', f"world size x {micro} x {accumulation}: give --world-size")
+        return unknown(
+            "train_batch_size", '"auto"', f"world size x {micro} x {accumulation}: give --world-size"
+        )
     total = run.world_size * micro * accumulation
-    return Effective("train_batch_size", '"auto"', total, str(total), f"world size {run.world_size} x {micro} x {accumulation}")
+    return Effective(
+        "train_batch_size",
+        '"auto"',
+        total,
+        str(total),
+        f"world size {run.world_size} x {micro} x {accumulation}",
+    )
 
 
 def steps(key: str, trainer: TrainerArguments) -> Effective:
@@ -191,15 +220,24 @@ def steps(key: str, trainer: TrainerArguments) -> Effective:
 def sized(key: str, run: Run, flat: Mapping[str, Any]) -> Effective | None:
     """Buckets that follow the model's hidden size; None for any other key."""
     name = key.removeprefix("zero_optimization.")
-    if name not in ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold") or name == key:
+    if (
+        name
+        not in ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")
+        or name == key
+    ):
         return None
     if name != "reduce_bucket_size" and flat.get("zero_optimization.stage") != 3:  # noqa: PLR2004 - ZeRO stage
         return unknown(key, '"auto"', "nobody: the Trainer fills it in under stage 3 only")
-    formula = {"reduce_bucket_size": "hidden_size^2", "stage3_prefetch_bucket_size": "0.9 hidden_size^2"}.get(name, "10 hidden_size")
+    formula = {"reduce_bucket_size": "hidden_size^2", "stage3_prefetch_bucket_size": "0.9 hidden_size^2"}.get(
+        name, "10 hidden_size"
+    )
     if run.hidden_size is None:
         return unknown(key, '"auto"', f"{formula} of the model's config: give --model-config")
     size = run.hidden_size
-    value = {"reduce_bucket_size": size * size, "stage3_prefetch_bucket_size": prefetch(size, run.transformers)}.get(name, 10 * size)
+    value = {
+        "reduce_bucket_size": size * size,
+        "stage3_prefetch_bucket_size": prefetch(size, run.transformers),
+    }.get(name, 10 * size)
     return Effective(key, '"auto"', value, str(value), f"{formula}, hidden_size {size}")
 
 
@@ -221,18 +259,40 @@ def owner(block: str, flat: Mapping[str, Any], trainer: TrainerArguments) -> Eff
     name = "optim" if block == "optimizer" else "lr_scheduler_type"
     if block in flat:
         kind = flat.get(f"{block}.type", "?")
-        return Effective(f"{block}.type", json_text(kind), kind, str(kind), f"the file; TrainingArguments `{name}` has no effect")
+        return Effective(
+            f"{block}.type",
+            json_text(kind),
+            kind,
+            str(kind),
+            f"the file; TrainingArguments `{name}` has no effect",
+        )
     value = trainer.get(name) or "adamw"
-    return Effective(f"{block}.type", "(absent)", None, str(value), f"TrainingArguments `{name}`", known=False)
+    return Effective(
+        f"{block}.type", "(absent)", None, str(value), f"TrainingArguments `{name}`", known=False
+    )
 
 
 def clipping(run: Run, table: KeyTable) -> Effective:
     """gradient_clipping where the file lacks it: DeepSpeed's default, whatever `max_grad_norm` is."""
     key = table.get("gradient_clipping")
     if key is None or not run.deepspeed:
-        return Effective("gradient_clipping", "(absent)", None, UNKNOWN, "DeepSpeed's default (0 before 0.19.3, then 1.0)", known=False)
+        return Effective(
+            "gradient_clipping",
+            "(absent)",
+            None,
+            UNKNOWN,
+            "DeepSpeed's default (0 before 0.19.3, then 1.0)",
+            known=False,
+        )
     text = key.default_at(version_of(run.deepspeed))
-    return Effective("gradient_clipping", "(absent)", None, text, f"default of DeepSpeed {run.deepspeed}; max_grad_norm has no effect", known=False)
+    return Effective(
+        "gradient_clipping",
+        "(absent)",
+        None,
+        text,
+        f"default of DeepSpeed {run.deepspeed}; max_grad_norm has no effect",
+        known=False,
+    )
 
 
 def unknown(key: str, file: str, decided: str) -> Effective:
@@ -249,7 +309,9 @@ def mismatches(document: Document, where: str, run: Run) -> Iterator[Finding]:
     trainer = run.trainer
     if trainer is None:
         return
-    wanted: dict[str, tuple[str, Any]] = {key: (name, trainer.get(name)) for key, name in MATCHED.items() if trainer.known(name)}
+    wanted: dict[str, tuple[str, Any]] = {
+        key: (name, trainer.get(name)) for key, name in MATCHED.items() if trainer.known(name)
+    }
     for key in ("fp16.enabled", "bf16.enabled"):
         decided = precision(key, trainer)
         if decided.known:
@@ -259,7 +321,10 @@ def mismatches(document: Document, where: str, run: Run) -> Iterator[Finding]:
         wanted["optimizer.params.betas"] = ("adam_beta1, adam_beta2", betas)
     total = batch(run)
     if total.known:
-        wanted["train_batch_size"] = ("world size x per_device_train_batch_size x gradient_accumulation_steps", total.value)
+        wanted["train_batch_size"] = (
+            "world size x per_device_train_batch_size x gradient_accumulation_steps",
+            total.value,
+        )
     loose = trainer.get("auto_find_batch_size") is True
     for key, (name, value) in wanted.items():
         entry = document.index.get(key)
@@ -268,12 +333,17 @@ def mismatches(document: Document, where: str, run: Run) -> Iterator[Finding]:
         if loose and key in ("train_batch_size", "train_micro_batch_size_per_gpu"):
             continue
         yield Finding(
-            "ds-config-trainer-mismatch", Severity.ERROR, f"`{key}` differs from the Trainer's `{name}`", (key, *name.split(", ")),
+            "ds-config-trainer-mismatch",
+            Severity.ERROR,
+            f"`{key}` differs from the Trainer's `{name}`",
+            (key, *name.split(", ")),
             {key: json_text(entry.value.plain), name: json_text(value)},
             (
                 f"the file says {json_text(entry.value.plain)}, TrainingArguments say {json_text(value)}"
                 + ("" if name in trainer.values or "," in name or " x " in name else " (its default)"),
                 "the Trainer stops: `Please correct the following DeepSpeed config values that mismatch TrainingArguments`",
             ),
-            fixes=(Fix("config", f'{key}="auto"'),), evidence=(INTEGRATION,), place=f"{where}:{entry.place.line}:{entry.place.column}",
-        )  # fmt: skip
+            fixes=(Fix("config", f'{key}="auto"'),),
+            evidence=(INTEGRATION,),
+            place=f"{where}:{entry.place.line}:{entry.place.column}",
+        )

@@ -29,9 +29,16 @@ LOOSE_NUMBER = re.compile(r"[+-]?(?:\d[\d_]*)?\.?[\d_]*(?:[eE][+-]?\d+)?")
 WORD = re.compile(r"[A-Za-z_$][\w$.-]*")
 WORDS: dict[str, Any] = {"true": True, "false": False, "null": None}
 FOREIGN: dict[str, Any] = {
-    "True": True, "False": False, "None": None, "TRUE": True, "FALSE": False, "NULL": None, "undefined": None,
-    "NaN": float("nan"), "Infinity": float("inf"),
-}  # fmt: skip
+    "True": True,
+    "False": False,
+    "None": None,
+    "TRUE": True,
+    "FALSE": False,
+    "NULL": None,
+    "undefined": None,
+    "NaN": float("nan"),
+    "Infinity": float("inf"),
+}
 SPACE = " \t\r\n\ufeff\u00a0"
 
 
@@ -105,7 +112,11 @@ class Document:
     @property
     def usable(self) -> bool:
         """Whether an object was read to its end."""
-        return self.root is not None and self.root.entries is not None and not any(item.fatal for item in self.problems)
+        return (
+            self.root is not None
+            and self.root.entries is not None
+            and not any(item.fatal for item in self.problems)
+        )
 
     def entries(self) -> Iterator[Entry]:
         """Every entry at every depth, in file order, duplicates included."""
@@ -354,7 +365,13 @@ class _Reader:
             self.note("not-finite", "a number that is not finite", start)
             return float("-inf") if text == "-" else float("inf")
         if len(text) > LONGEST_NUMBER or not any(sign.isdigit() for sign in text):
-            self.stop("syntax", "a number is too long" if len(text) > LONGEST_NUMBER else f"expected a value, found {self.shown()}", start)
+            self.stop(
+                "syntax",
+                "a number is too long"
+                if len(text) > LONGEST_NUMBER
+                else f"expected a value, found {self.shown()}",
+                start,
+            )
         self.at = end
         strict = found is not None and found.end() == end
         if not strict:

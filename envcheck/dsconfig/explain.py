@@ -45,7 +45,9 @@ def facts(key: Key, table: KeyTable, rules: Iterable[Rule]) -> dict[str, Any]:
 def bounds(key: Key) -> str:
     """Bounds in words."""
     parts = [
-        f"{word} {value:g}" for word, value in (("at least", key.least), ("above", key.above), ("at most", key.most)) if value is not None
+        f"{word} {value:g}"
+        for word, value in (("at least", key.least), ("above", key.above), ("at most", key.most))
+        if value is not None
     ]
     return ", ".join(parts)
 

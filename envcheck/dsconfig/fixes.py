@@ -36,7 +36,9 @@ class Edit:
     what: str
 
 
-def corrected(document: Document, table: KeyTable, version: Version | None, trainer: bool | None) -> tuple[str, list[Edit]]:
+def corrected(
+    document: Document, table: KeyTable, version: Version | None, trainer: bool | None
+) -> tuple[str, list[Edit]]:
     """The corrected text and every change, in the order made: a renamed key may show that its value is wrong too."""
     text, made = once(document, table, version, trainer)
     for _ in range(PASSES - 1):
@@ -47,7 +49,9 @@ def corrected(document: Document, table: KeyTable, version: Version | None, trai
     return text, made
 
 
-def once(document: Document, table: KeyTable, version: Version | None, trainer: bool | None) -> tuple[str, list[Edit]]:
+def once(
+    document: Document, table: KeyTable, version: Version | None, trainer: bool | None
+) -> tuple[str, list[Edit]]:
     """The corrected text and the edits made, in order; edits that would overlap an earlier one are left out.
 
     Args:
@@ -56,7 +60,10 @@ def once(document: Document, table: KeyTable, version: Version | None, trainer: 
         version: The installed DeepSpeed, or None.
         trainer: Whether the Trainer reads the file.
     """
-    wanted = sorted([*syntax(document), *keys(document, table), *values(document, table, version, trainer)], key=lambda edit: (edit.start, edit.end))
+    wanted = sorted(
+        [*syntax(document), *keys(document, table), *values(document, table, version, trainer)],
+        key=lambda edit: (edit.start, edit.end),
+    )
     made: list[Edit] = []
     for edit in wanted:
         if not made or edit.start >= made[-1].end:
@@ -119,28 +126,50 @@ def keys(document: Document, table: KeyTable) -> Iterator[Edit]:
             name = SECTIONS[entry.key]
             if f"{section}.{name}" not in document.index:
                 new = f'"{name}": {{"device": "{device}"}}'
-                yield Edit(entry.place.offset, entry.value.end, new, entry.place.line, f"`{entry.key}` -> `{name}.device` = {device}")
+                yield Edit(
+                    entry.place.offset,
+                    entry.value.end,
+                    new,
+                    entry.place.line,
+                    f"`{entry.key}` -> `{name}.device` = {device}",
+                )
         elif table.get(entry.path) is None and not (section and table.is_open(section)):
             nearest = table.nearest(entry.path)
-            same = nearest.rpartition(".")[0] == current(f"{section}.x").rpartition(".")[0] if section else "." not in nearest
+            same = (
+                nearest.rpartition(".")[0] == current(f"{section}.x").rpartition(".")[0]
+                if section
+                else "." not in nearest
+            )
             if nearest and same and nearest not in document.index:
                 yield renamed(entry, nearest.rpartition(".")[2])
 
 
 def renamed(entry: Entry, name: str) -> Edit:
     """Another name for a key."""
-    return Edit(entry.place.offset, entry.key_end, json.dumps(name), entry.place.line, f"`{entry.key}` -> `{name}`")
+    return Edit(
+        entry.place.offset, entry.key_end, json.dumps(name), entry.place.line, f"`{entry.key}` -> `{name}`"
+    )
 
 
-def values(document: Document, table: KeyTable, version: Version | None, trainer: bool | None) -> Iterator[Edit]:
+def values(
+    document: Document, table: KeyTable, version: Version | None, trainer: bool | None
+) -> Iterator[Edit]:
     """Values of the wrong type or spelling that have one right form."""
     for entry in document.entries():
         section = entry.path.rpartition(".")[0]
         strict = bool(section) and table.refuses(section, version) is not False
-        for problem in value_problems(table.get(entry.path), entry, strict=strict, pydantic2=True, trainer=trainer):
+        for problem in value_problems(
+            table.get(entry.path), entry, strict=strict, pydantic2=True, trainer=trainer
+        ):
             if problem.change:
                 old = document.text[entry.value.place.offset : entry.value.end]
-                yield Edit(entry.value.place.offset, entry.value.end, problem.change[0], entry.place.line, f"`{entry.path}`: {old} -> {problem.change[0]}")
+                yield Edit(
+                    entry.value.place.offset,
+                    entry.value.end,
+                    problem.change[0],
+                    entry.place.line,
+                    f"`{entry.path}`: {old} -> {problem.change[0]}",
+                )
 
 
 def settled(text: str) -> bool:

@@ -64,9 +64,11 @@ class Key:
         """The default as JSON in a release; the newest one's where the release is not known."""
         if version is None or not self.defaults:
             return self.default
-        return [text for since, text in self.defaults if Version(since) <= version][-1:][0] if (
-            Version(self.defaults[0][0]) <= version
-        ) else self.defaults[0][1]  # fmt: skip
+        return (
+            [text for since, text in self.defaults if Version(since) <= version][-1:][0]
+            if (Version(self.defaults[0][0]) <= version)
+            else self.defaults[0][1]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +97,25 @@ class KeyTable:
     def from_data(cls, data: Mapping[str, Any]) -> KeyTable:
         """From the parsed file."""
         return cls(
-            raw=data.get("key", {}), strict=data.get("strict", {}), open=frozenset(data.get("open", {}).get("sections", ())),
-            releases=tuple(data.get("releases", ())), pydantic2=data.get("pydantic2", ""),
-            optimizers=data.get("optimizer", {}), schedulers=data.get("scheduler", {}),
-        )  # fmt: skip
+            raw=data.get("key", {}),
+            strict=data.get("strict", {}),
+            open=frozenset(data.get("open", {}).get("sections", ())),
+            releases=tuple(data.get("releases", ())),
+            pydantic2=data.get("pydantic2", ""),
+            optimizers=data.get("optimizer", {}),
+            schedulers=data.get("scheduler", {}),
+        )
 
     def get(self, name: str) -> Key | None:
         """The key of a dotted name, or None."""
         entry = self.raw.get(current(name))
         if entry is None:
             return None
-        values = {**entry, "allowed": tuple(entry.get("allowed", ())), "defaults": tuple(map(tuple, entry.get("defaults", ())))}
+        values = {
+            **entry,
+            "allowed": tuple(entry.get("allowed", ())),
+            "defaults": tuple(map(tuple, entry.get("defaults", ()))),
+        }
         return Key(name, **values)
 
     def is_open(self, section: str) -> bool:
@@ -156,7 +166,10 @@ class KeyTable:
         """Dotted names that resemble a name, for `--explain`."""
         last = {key.rpartition(".")[2]: key for key in self.raw}
         found = [key for key in self.raw if key.rpartition(".")[2] == name]
-        return found or [*get_close_matches(name, list(self.raw), 3, ALIKE), *(last[item] for item in get_close_matches(name, list(last), 3, ALIKE))]
+        return found or [
+            *get_close_matches(name, list(self.raw), 3, ALIKE),
+            *(last[item] for item in get_close_matches(name, list(last), 3, ALIKE)),
+        ]
 
 
 def current(name: str) -> str:
