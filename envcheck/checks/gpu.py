@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from packaging.version import Version
-
 from envcheck.checks.torch_build import (
     capped,
     cuda_of_tag,
@@ -21,6 +19,8 @@ from envcheck.matrix.versions import plain, satisfies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from packaging.version import Version
 
     from envcheck.checks.context import Context, Outcome
     from envcheck.checks.torch_build import TorchBuild

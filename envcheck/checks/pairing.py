@@ -38,7 +38,7 @@ SYMPTOMS = {
 def check_pairing(context: Context) -> Iterator[Outcome]:
     """Companions of torch that were compiled for another torch."""
     build = torch_build(context)
-    if build is None or build.source == "conda":
+    if build is None:
         return
     for name in ("torchvision", "torchaudio"):
         yield from _companion(context, build, name)
@@ -48,25 +48,28 @@ def check_pairing(context: Context) -> Iterator[Outcome]:
 
 
 def _companion(context: Context, build: TorchBuild, name: str) -> Iterator[Finding]:
-    """torchvision or torchaudio of another torch minor."""
+    """Torchvision or torchaudio of another torch minor."""
     package = context.environment.packages.get(name)
     version = plain(package.version) if package else None
     if package is None or version is None:
         return
-    entries = rows(context, "torch_pairing")
-    opened = [row for row in rows(context, "torch_pairing", "open") if row["package"] == name]
-    loose = row_for(opened, package.version)
+    if not build.exact and not version.exact:
+        return  # a vendor's container: it ships its own pairs
+    loose = row_for([row for row in rows(context, "torch_pairing", "open") if row["package"] == name], package.version)
     if loose is not None and satisfies(str(build.version), loose["torch"]):
         return
-    wanted = [row[name] for row in entries if minor_of(row["torch"]) == build.minor]
-    needed = [row["torch"] for row in entries if minor_of(row[name]) == minor_of(package.version) and loose is None]
-    if minor_of(package.version) in map(minor_of, wanted) or build.minor in map(minor_of, needed):
+    wanted = [row[name] for row in rows(context, "torch_pairing") if minor_of(row["torch"]) == build.minor]
+    needed = [] if loose else _torch_of(context, name, str(version.version))
+    if build.minor in map(minor_of, needed) or not (needed or loose or wanted):
         return
-    if not needed and not loose and not wanted:
-        return
-    if not wanted and release(entries[-1]["torch"]) > build.version > release(entries[0]["torch"]):
-        return  # a torch between known ones that the table does not list
     yield _wrong_companion(context, build, name, package.version, version.exact, wanted, loose, needed)
+
+
+def _torch_of(context: Context, name: str, version: str) -> list[str]:
+    """The torch releases that a companion's version belongs to; for a version that is not listed, those of its minor."""
+    entries = rows(context, "torch_pairing")
+    exact = [row["torch"] for row in entries if row[name] == version]
+    return exact or [row["torch"] for row in entries if minor_of(row[name]) == minor_of(version)]
 
 
 def _wrong_companion(
@@ -147,7 +150,7 @@ def _public(version: str) -> str:
 
 
 def _pinned(context: Context, build: TorchBuild, name: str) -> Iterator[Finding]:
-    """xformers or vLLM, whose releases are compiled for one torch each."""
+    """Xformers or vLLM, whose releases are compiled for one torch each."""
     package = context.environment.packages.get(name)
     version = plain(package.version) if package else None
     if package is None or version is None or not version.exact:
@@ -158,7 +161,7 @@ def _pinned(context: Context, build: TorchBuild, name: str) -> Iterator[Finding]
     same_minor = minor_of(row["torch"].removeprefix("==")) == build.minor
     yield Finding(
         id=f"{name}-for-another-torch",
-        severity=capped(Severity.ERROR, build.exact, not same_minor),
+        severity=capped(Severity.ERROR, build.exact, not same_minor, build.source != "conda"),
         title=f"`{name}` {package.version} was compiled for another torch than {build.text}",
         subjects=(name, "torch"),
         observed={name: package.version, "torch": build.text},
@@ -181,11 +184,11 @@ def _release_for(context: Context, build: TorchBuild, name: str) -> Iterator[Fix
 
 
 def check_triton(context: Context) -> Iterator[Outcome]:
-    """triton against torch: pairs known to break are errors, another release line than torch pins is a warning."""
+    """Triton against torch: pairs known to break are errors, another release line than torch pins is a warning."""
     build = torch_build(context)
     package = context.environment.packages.get("triton")
     version = plain(package.version) if package else None
-    if build is None or package is None or version is None:
+    if build is None or package is None or version is None or context.environment.text("system") == "Windows":
         return
     pin = (torch_row(context, str(build.version)) or {}).get("triton")
     broken = next((row for row in rows(context, "triton", "breaks") if _breaks(row, build, version.version)), None)

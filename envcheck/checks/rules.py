@@ -40,7 +40,8 @@ def blocked_by(found: Match, told: frozenset[str]) -> str:
     """What keeps a rule out of the report, or an empty string.
 
     Machine facts, packages and uses that nobody gave never speak. A setting that nobody gave speaks where the
-    rule says so, and for silent effects; a loud fault will announce itself.
+    rule says so, and for silent effects of certain releases; a loud fault will announce itself, and a rule about
+    settings alone has nothing to say while they are not known.
     """
     if found.open_packages:
         return "other packages"
@@ -53,6 +54,8 @@ def blocked_by(found: Match, told: frozenset[str]) -> str:
         return "the model's type"
     if found.open_settings and found.rule.status == "change":
         return "a setting whose meaning changed"
+    if found.open_settings and not found.rule.packages and not found.rule.unknown:
+        return "settings"
     if found.open_settings and not found.rule.unknown and found.rule.effect in LOUD:
         return "a setting that would announce its fault"
     return ""

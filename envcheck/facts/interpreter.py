@@ -54,7 +54,7 @@ class Interpreter:
 
 def own() -> Interpreter:
     """The running interpreter."""
-    from envcheck.facts.query import describe  # noqa: PLC0415 - the other path does not need it imported
+    from envcheck.facts.query import describe
 
     described = _checked(describe(), sys.executable)
     path = described.path
@@ -62,7 +62,7 @@ def own() -> Interpreter:
 
 
 def _replace_path(interpreter: Interpreter, path: tuple[str, ...]) -> Interpreter:
-    from dataclasses import replace  # noqa: PLC0415 - a name that would read strangely at module level
+    from dataclasses import replace
 
     return replace(interpreter, path=path)
 
@@ -72,9 +72,9 @@ def _first_is_ours(path: tuple[str, ...]) -> bool:
     if not path or getattr(sys.flags, "safe_path", False):
         return False
     name = sys.argv[0] if sys.argv else ""
-    script = os.path.dirname(os.path.realpath(name)) if name else ""  # noqa: PTH120 - pathlib is slow
+    script = os.path.dirname(os.path.realpath(name)) if name else ""
     try:
-        return path[0] in ("", os.getcwd(), script)  # noqa: PTH109 - as above
+        return path[0] in ("", os.getcwd(), script)
     except OSError:  # the current folder was deleted
         return path[0] in ("", script)
 
@@ -107,7 +107,7 @@ def locate(python: str) -> str:
     Raises:
         CouldNotLookError: There is none.
     """
-    where = os.path.expanduser(python)  # noqa: PTH111 - keeps `..` and links as they were given
+    where = os.path.expanduser(python)
     try:
         found = _located(where)
     except ValueError as error:
@@ -119,40 +119,40 @@ def locate(python: str) -> str:
 
 
 def _located(where: str) -> str | None:
-    if os.path.isdir(where):  # noqa: PTH112 - as above
-        candidates = [os.path.join(where, name) for name in IN_FOLDER]  # noqa: PTH118 - as above
+    if os.path.isdir(where):
+        candidates = [os.path.join(where, name) for name in IN_FOLDER]
     elif os.path.lexists(where) or os.sep in where or not where:
         candidates = [where]
     else:
         folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-        candidates = [os.path.join(folder, where) for folder in folders if folder]  # noqa: PTH118 - as above
+        candidates = [os.path.join(folder, where) for folder in folders if folder]
     for path in candidates:
-        if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113 - as above
-            return os.path.abspath(path)  # noqa: PTH100 - `resolve` would leave a venv
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return os.path.abspath(path)
     return None
 
 
 def _nothing_there(where: str) -> str:
-    if os.path.isdir(where):  # noqa: PTH112 - as above
+    if os.path.isdir(where):
         for name in IN_FOLDER:
-            link = os.path.join(where, name)  # noqa: PTH118 - as above
-            if os.path.islink(link):  # noqa: PTH114 - as above
-                target = os.readlink(link)  # noqa: PTH115 - as above
+            link = os.path.join(where, name)
+            if os.path.islink(link):
+                target = os.readlink(link)
                 return f"its interpreter is gone: `{name}` points to `{target}`"
         return "no Python interpreter in this folder"
-    if os.path.isfile(where):  # noqa: PTH113 - as above
+    if os.path.isfile(where):
         return "this file cannot be run"
-    if os.path.islink(where):  # noqa: PTH114 - as above
-        return f"a broken link, to `{os.readlink(where)}`"  # noqa: PTH115 - as above
+    if os.path.islink(where):
+        return f"a broken link, to `{os.readlink(where)}`"
     return "no such file or folder" if os.sep in where or not where else "no such file, and no such program on PATH"
 
 
 def _ask(executable: str, timeout: float) -> tuple[bytes, Completed]:
-    import tempfile  # noqa: PLC0415 - only for another interpreter
-    from pathlib import Path  # noqa: PLC0415 - as above
+    import tempfile
+    from pathlib import Path
 
-    from envcheck.facts.machine import read_start  # noqa: PLC0415 - as above
-    from envcheck.process import run  # noqa: PLC0415 - as above
+    from envcheck.facts.machine import read_start
+    from envcheck.process import run
 
     text = Path(__file__).with_name("query.py").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="envcheck-") as folder:
@@ -168,8 +168,8 @@ def _ask(executable: str, timeout: float) -> tuple[bytes, Completed]:
             return b"", ended
 
 
-def _parsed(answer: bytes) -> Any:  # noqa: ANN401 - JSON
-    import json  # noqa: PLC0415 - only for another interpreter
+def _parsed(answer: bytes) -> Any:
+    import json
 
     try:
         return json.loads(answer)
@@ -177,14 +177,14 @@ def _parsed(answer: bytes) -> Any:  # noqa: ANN401 - JSON
         raise ValueError("nested too deeply") from error
 
 
-def _checked(answer: Any, executable: str) -> Interpreter:  # noqa: ANN401 - JSON
+def _checked(answer: Any, executable: str) -> Interpreter:
     """The answer as an `Interpreter`.
 
     Raises:
         ValueError: It is not what `query.describe` gives.
     """
     if not isinstance(answer, dict):
-        raise ValueError("not an object")  # noqa: TRY004 - one kind of error for every wrong answer
+        raise ValueError("not an object")
     try:
         texts = {name: answer[name] for name in ("version", "prefix", "base_prefix", "user_site", "glibc")}
         path, markers, variables = answer["path"], answer["markers"], answer["variables"]

@@ -11,7 +11,7 @@ LONGEST = 600
 #: Control, format (bidirectional overrides), surrogate, private-use and line-separator characters are shown as escapes.
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
-HOME = re.compile(r"(?<![\w/])(?:/home|/Users|/export/home)/[^/\s`'\":;]+|(?<![\w/])/root(?=/|\b)|C:\\Users\\[^\\\s`'\"]+")  # noqa: E501 - one expression
+HOME = re.compile(r"(?<![\w/])(?:/home|/Users|/export/home)/[^/\s`'\":;]+|(?<![\w/])/root(?=/|\b)|C:\\Users\\[^\\\s`'\"]+")
 CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 SECRETS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|pypi-[\w-]{16,}"
@@ -35,9 +35,9 @@ def _shown(char: str) -> str:
     if unicodedata.category(char) not in HIDDEN:
         return char
     code = ord(char)
-    if code < 0x100:  # noqa: PLR2004 - one byte
+    if code < 0x100:
         return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char, f"\\x{code:02x}")
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"  # noqa: PLR2004 - the basic plane
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def redacted(text: str) -> str:

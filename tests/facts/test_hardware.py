@@ -254,37 +254,37 @@ class FakeNvml(types.ModuleType):
         super().__init__("pynvml")
         self.fails = fails
 
-    def nvmlInit(self) -> None:  # noqa: N802
+    def nvmlInit(self) -> None:
         if self.fails:
             raise self.NVMLError(self.fails)
 
-    def nvmlShutdown(self) -> None:  # noqa: N802
+    def nvmlShutdown(self) -> None:
         pass
 
-    def nvmlSystemGetDriverVersion(self) -> bytes:  # noqa: N802
+    def nvmlSystemGetDriverVersion(self) -> bytes:
         return b"535.104.05"
 
-    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:  # noqa: N802
+    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
         return 12020
 
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+    def nvmlDeviceGetCount(self) -> int:
         return 2
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         if index:
             raise self.NVMLError("GPU is lost")
         return index
 
-    def nvmlDeviceGetName(self, _: int) -> str:  # noqa: N802
+    def nvmlDeviceGetName(self, _: int) -> str:
         return "NVIDIA A100-SXM4-80GB"
 
-    def nvmlDeviceGetUUID(self, _: int) -> str:  # noqa: N802
+    def nvmlDeviceGetUUID(self, _: int) -> str:
         return "GPU-1"
 
-    def nvmlDeviceGetCudaComputeCapability(self, _: int) -> tuple[int, int]:  # noqa: N802
+    def nvmlDeviceGetCudaComputeCapability(self, _: int) -> tuple[int, int]:
         return 8, 0
 
-    def nvmlDeviceGetMemoryInfo(self, _: int) -> Any:  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, _: int) -> Any:
         return types.SimpleNamespace(total=81920 << 20)
 
 
