@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 def run(*argv: str | Path, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        list(map(str, argv)), cwd=cwd, capture_output=True, text=True, check=False, timeout=600, env={**os.environ, **(env or {})},
+        list(map(str, argv)), cwd=cwd, env={**os.environ, **(env or {})},
+        capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ FILES = tuple(
         "runtime/config",
         "runtime/config_utils",
         "runtime/lr_schedules",
+        "runtime/compiler",
         "runtime/precision_config",
         "runtime/fp16/loss_scaler",
         "runtime/zero/config",
@@ -318,7 +319,7 @@ def getter_keys(function: ast.FunctionDef | ast.Module, release: Release) -> dic
             and len(node.args) > 1
         ):
             section, name = where(node.args[0], scope, release), node.args[1]
-            default = node.args[2] if len(node.args) > 2 else None
+            default = node.args[2] if len(node.args) > 2 else None  # noqa: PLR2004 - section, name, default
         elif (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
@@ -648,7 +649,7 @@ def table(readers: dict[str, Reader]) -> str:
             for line in (
                 f"[scheduler.{name}]",
                 *(f"{part} = {json.dumps(value)}" for part, value in span(schedules[name], releases)),
-                f"params = {{ {', '.join(f'{item} = {json.dumps(text)}' for item, text in parameters[name].items() if item != 'last_batch_iteration')} }}",
+                f"params = {{ {', '.join(f'{item} = {json.dumps(text)}' for item, text in parameters[name].items() if item != 'last_batch_iteration')} }}",  # noqa: E501 - one line of TOML
                 "",
             )
         ),
@@ -683,6 +684,10 @@ def facts(
     ):
         if value or (value == 0 and value is not False):
             yield f"{word} = {json.dumps(value)}"
+    limits = [(version, (item.least, item.above, item.most)) for version, item in spans]
+    tightened = next((version for version, limit in limits if limit == limits[-1][1]), "")
+    if tightened != spans[0][0] and limits[-1][1] != (None, None, None):
+        yield f"bounds_since = {json.dumps(tightened)}"
     if spans[0][0] != releases[0]:
         yield f"since = {json.dumps(spans[0][0])}"
     if spans[-1][0] != releases[-1]:

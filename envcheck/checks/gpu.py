@@ -10,7 +10,6 @@ from envcheck.checks.torch_build import (
     cuda_of_tag,
     evidence,
     release,
-    row_for,
     rows,
     torch_build,
 )
@@ -166,13 +165,3 @@ def _driver_runs(context: Context, tag: str) -> bool:
     )
     return driver is None or row is None or driver.version >= release(row["driver_min"])
 
-
-def smallest(context: Context) -> Device | None:
-    """The visible GPU with the lowest compute capability, or None where none is known."""
-    return min(devices(context), key=lambda device: device.capability, default=None)
-
-
-def support_row(context: Context, package: str, version: str) -> list[dict[str, Any]]:
-    """The rows of `gpu_support` for a package's version."""
-    entries = [row for row in rows(context, "gpu_support") if row["package"] == package]
-    return [row for row in entries if row_for([row], version)]

@@ -91,10 +91,10 @@ def read_environment(args: argparse.Namespace) -> Environment:
         CouldNotLookError: The interpreter cannot be asked.
     """
     if args.snapshot:
-        from envcheck.facts.snapshot import load as load_snapshot
+        from envcheck.facts.snapshot import load as load_snapshot  # noqa: PLC0415 - only with --snapshot
 
         return load_snapshot(read_text(args.snapshot, "snapshot"), args.snapshot)
-    from envcheck.facts.collect import collect
+    from envcheck.facts.collect import collect  # noqa: PLC0415 - not with --snapshot
 
     return collect(args.python)
 
@@ -113,7 +113,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     Raises:
         UsageError: No `=`, or an empty key.
     """
-    import json
+    import json  # noqa: PLC0415 - only with --set
 
     key, equals, value = text.partition("=")
     if not equals or not key.strip():

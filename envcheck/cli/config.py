@@ -159,7 +159,7 @@ def read_versions(args: argparse.Namespace) -> Environment:
 
 def installed() -> Environment:
     """The deciding packages of this interpreter, by their metadata; nothing else is looked at, which keeps a lint fast."""
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - not with a snapshot
 
     packages = {}
     for name in DECIDING:
@@ -231,13 +231,8 @@ def settings_of(
     if world is not None:
         told["world_size"] = world
     if args.model_config:
-        told.update(
-            {
-                "model_type": kind
-                for kind in [read_json_object(args.model_config, "model config").get("model_type")]
-                if kind
-            }
-        )
+        kind = read_json_object(args.model_config, "model config").get("model_type")
+        told.update({"model_type": kind} if kind else {})
     told.update(parse_assignment(text) for text in args.told)
     return combine(document.plain(), dict(trainer.values) if trainer else None, told, frozenset(args.uses))
 
@@ -250,8 +245,8 @@ def rule_findings(
     name: str,
 ) -> Iterator[Finding | Skip]:
     """Rules that hang on a setting which is known here, each with the line of that setting."""
-    from envcheck.checks.rules import blocked_by, finding
-    from envcheck.matrix.match import match
+    from envcheck.checks.rules import blocked_by, finding  # noqa: PLC0415 - not with --explain
+    from envcheck.matrix.match import match  # noqa: PLC0415 - not with --explain
 
     blocked: dict[str, int] = {}
     for rule in matrix.candidates(environment):
@@ -302,7 +297,7 @@ def explain(args: argparse.Namespace, matrix: Matrix, table: KeyTable) -> int:
     Raises:
         UsageError: No release has it.
     """
-    from envcheck.dsconfig import explain as words
+    from envcheck.dsconfig import explain as words  # noqa: PLC0415 - only with --explain
 
     key = table.get(args.explain)
     if key is None:
@@ -331,7 +326,7 @@ def fix(
     Raises:
         UsageError: Standard input has no place next to it, or the copy is already there.
     """
-    from envcheck.dsconfig.fixes import corrected
+    from envcheck.dsconfig.fixes import corrected  # noqa: PLC0415 - only with --fix
 
     if name == "-":
         raise UsageError("`--fix` writes next to the file; standard input has no such place")

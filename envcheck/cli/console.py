@@ -47,18 +47,18 @@ def emit(report: Report, args: argparse.Namespace, schema: str = "envcheck.repor
 def render(report: Report, form: str, schema: str, *, verbose: bool) -> str:
     """The report as text in one of `FORMATS`."""
     if form == "json":
-        from envcheck.report import jsonform
+        from envcheck.report import jsonform  # noqa: PLC0415 - one renderer a run
 
         return jsonform.render(report, schema)
     if form == "markdown":
-        from envcheck.report import markdown
+        from envcheck.report import markdown  # noqa: PLC0415 - one renderer a run
 
         return markdown.render(report)
     if form == "sarif":
-        from envcheck.report import sarif
+        from envcheck.report import sarif  # noqa: PLC0415 - one renderer a run
 
         return sarif.render(report)
-    from envcheck.report import text
+    from envcheck.report import text  # noqa: PLC0415 - one renderer a run
 
     return text.plain(text.lines(report, verbose=verbose))
 
@@ -97,7 +97,7 @@ def on_terminal() -> bool:
 
 
 def _show(report: Report, *, verbose: bool) -> None:
-    from envcheck.report import text
+    from envcheck.report import text  # noqa: PLC0415 - one renderer a run
 
     width = min(shutil.get_terminal_size((100, 24)).columns, 120) if sys.stdout.isatty() else 100
     styled = text.lines(report, width=width, verbose=verbose)
@@ -114,8 +114,8 @@ def encodable(text: str) -> str:
 
 
 def _coloured(styled: Iterable[Line]) -> None:
-    from rich.console import Console
-    from rich.text import Text
+    from rich.console import Console  # noqa: PLC0415 - only on a terminal
+    from rich.text import Text  # noqa: PLC0415 - only on a terminal
 
     console = Console(highlight=False, soft_wrap=True)
     for line in styled:

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lint(args: argparse.Namespace) -> int:
-    from envcheck.matrix.audit import audit
+    from envcheck.matrix.audit import audit  # noqa: PLC0415 - range algebra is not needed elsewhere
 
     try:
         matrix = load(args.matrices, cache=False)
@@ -79,7 +79,7 @@ def _show(matrix: Matrix, args: argparse.Namespace) -> int:
     rules = list(matrix.rules())
     rule = next((rule for rule in rules if rule.id == args.id), None)
     if rule is None:
-        from difflib import get_close_matches
+        from difflib import get_close_matches  # noqa: PLC0415 - only on this path
 
         near = get_close_matches(args.id, [rule.id for rule in rules], n=3, cutoff=0.5)
         hints = (f"did you mean {', '.join(f'`{name}`' for name in near)}?",) if near else ()

@@ -1,6 +1,7 @@
 """What every `auto` of a DeepSpeed config becomes, and who decides it.
 
-The table follows transformers' `integrations/deepspeed.py` (`trainer_config_process`, `trainer_config_finalize`), which is the same in
+The table follows transformers' `integrations/deepspeed.py` (`trainer_config_process`,
+`trainer_config_finalize`), which is the same in
 4.36 to 4.57 but for the prefetch bucket: a float in 4.37.2, an integer in 4.46.0.
 """
 
@@ -136,7 +137,7 @@ def argument(key: str, name: str, trainer: TrainerArguments, file: str = '"auto"
 def calculated(key: str, run: Run, flat: Mapping[str, Any]) -> Effective | None:
     """A key that the Trainer calculates; None for any other."""
     trainer = run.trainer
-    assert trainer is not None
+    assert trainer is not None  # noqa: S101 - the caller asked
     if key in ("fp16.enabled", "bf16.enabled", "bfloat16.enabled"):
         return precision(key, trainer)
     if key == "amp.enabled":
@@ -180,7 +181,7 @@ def precision(key: str, trainer: TrainerArguments) -> Effective:
 def batch(run: Run) -> Effective:
     """train_batch_size: world size x micro-batch x accumulation."""
     trainer = run.trainer
-    assert trainer is not None
+    assert trainer is not None  # noqa: S101 - the caller asked
     micro, accumulation = (
         trainer.get("per_device_train_batch_size"),
         trainer.get("gradient_accumulation_steps"),
@@ -226,7 +227,7 @@ def sized(key: str, run: Run, flat: Mapping[str, Any]) -> Effective | None:
         or name == key
     ):
         return None
-    if name != "reduce_bucket_size" and flat.get("zero_optimization.stage") != 3:
+    if name != "reduce_bucket_size" and flat.get("zero_optimization.stage") != 3:  # noqa: PLR2004 - ZeRO stage
         return unknown(key, '"auto"', "nobody: the Trainer fills it in under stage 3 only")
     formula = {"reduce_bucket_size": "hidden_size^2", "stage3_prefetch_bucket_size": "0.9 hidden_size^2"}.get(
         name, "10 hidden_size"
@@ -250,7 +251,7 @@ def prefetch(size: int, transformers: str) -> int | float:
 
 def added(key: str, run: Run) -> Effective:
     """A key that accelerate adds to the file."""
-    assert run.trainer is not None
+    assert run.trainer is not None  # noqa: S101 - the caller asked
     return argument(key, MATCHED[key], run.trainer, "(absent)")
 
 

@@ -1,6 +1,7 @@
 """Parse a DeepSpeed JSON with the place of every key, tolerating what people write, and never failing.
 
-DeepSpeed itself reads a file with hjson, which takes comments, trailing commas and single quotes; transformers and accelerate read the
+DeepSpeed itself reads a file with hjson, which takes comments, trailing commas and single quotes;
+transformers and accelerate read the
 same file with `json`, which takes none. Every such thing is noted as a `Problem`, and the document goes on.
 """
 
@@ -142,7 +143,7 @@ def _walk(value: Value) -> Iterator[Entry]:
         yield from _walk(entry.value)
 
 
-def _plain(value: Value) -> Any:
+def _plain(value: Value) -> Any:  # noqa: ANN401 - JSON values
     if value.entries is None:
         return value.plain
     return {entry.key: _plain(entry.value) for entry in value.entries}
@@ -383,7 +384,7 @@ class _Reader:
         except ValueError:
             self.stop("syntax", f"`{text}` is not a number", start)
 
-    def word(self) -> Any:
+    def word(self) -> Any:  # noqa: ANN401 - JSON values
         """`true`, `false`, `null`, and what other languages write instead."""
         start = self.at
         found = WORD.match(self.text, start)

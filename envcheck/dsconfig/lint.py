@@ -170,7 +170,23 @@ class Linter:
                 evidence=(MODEL,),
                 place=self.at(entry.place),
             )
+        if known.alias and known.alias in self.document.index:
+            yield self.both_names(entry, self.document.index[known.alias])
         yield from self.value(entry)
+
+    def both_names(self, entry: Entry, other: Entry) -> Finding:
+        """A key given under both of its names."""
+        return Finding(
+            "ds-config-both-names",
+            Severity.ERROR,
+            f"`{entry.path}` and `{other.key}` are the same key",
+            (entry.path, other.path),
+            {entry.path: shown(entry), other.path: shown(other)},
+            (f"`{other.key}` is on line {other.place.line}", "DeepSpeed refuses the second name as unknown"),
+            fixes=(Fix("do", f"remove `{entry.key}`"),),
+            evidence=(ZERO,),
+            place=self.at(entry.place),
+        )
 
     def section_known(self, section: str) -> bool:
         """Whether a section is known at all: below an unknown one, one finding is enough."""
@@ -190,7 +206,8 @@ class Linter:
         if refuses:
             text, severity = f"DeepSpeed refuses unknown keys in {where} and stops", Severity.ERROR
         elif refuses is None:
-            text = f"from DeepSpeed {self.table.strict[current(section)]} on, {where} refuses unknown keys; before, they are ignored silently"
+            since = self.table.strict[current(section)]
+            text = f"from DeepSpeed {since} on, {where} refuses unknown keys; before, they are ignored silently"
             severity = Severity.WARNING
         else:
             text = f"DeepSpeed ignores unknown keys at {where} silently: the setting has no effect"
@@ -231,8 +248,11 @@ class Linter:
         section = entry.path.rpartition(".")[0]
         strict = bool(section) and self.table.refuses(section, self.version) is not False
         pydantic2 = self.version is None or self.version >= Version(self.table.pydantic2)
+        known = self.table.get(entry.path)
+        limited = known.bounds_since if known else ""
+        bounded = not limited or (None if self.version is None else self.version >= Version(limited))
         for problem in value_problems(
-            self.table.get(entry.path), entry, strict=strict, pydantic2=pydantic2, trainer=self.trainer
+            known, entry, strict=strict, pydantic2=pydantic2, trainer=self.trainer, bounded=bounded
         ):
             yield Finding(
                 problem.id,
@@ -302,7 +322,7 @@ class Linter:
 
     def parameter(self, item: Entry, name: str, known: list[str]) -> Finding:
         """A parameter that a scheduler does not take."""
-        from difflib import get_close_matches
+        from difflib import get_close_matches  # noqa: PLC0415 - only where something is wrong
 
         close = get_close_matches(item.key, known, 1)
         return Finding(
@@ -345,7 +365,7 @@ class Linter:
 
     def no_such(self, entry: Entry, name: str, known: list[str], home: str) -> Finding:
         """A type that nobody has."""
-        from difflib import get_close_matches
+        from difflib import get_close_matches  # noqa: PLC0415 - only where something is wrong
 
         lower = {item.lower(): item for item in known}
         close = get_close_matches(name.lower(), list(lower), 1)
@@ -487,7 +507,7 @@ def _whole(entry: Entry | None) -> int | None:
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
-        or value != value
+        or value != value  # noqa: PLR0124 - only NaN differs from itself
         or value in (float("inf"), float("-inf"))
     ):
         return None
@@ -544,6 +564,6 @@ def lint_parsed(
 
 def default_table() -> KeyTable:
     """The key table of the default matrix."""
-    from envcheck.matrix.database import load
+    from envcheck.matrix.database import load  # noqa: PLC0415 - callers usually have a matrix
 
     return KeyTable.from_data(load().table("deepspeed_keys"))

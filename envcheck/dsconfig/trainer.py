@@ -56,7 +56,7 @@ class TrainerArguments:
     deepspeed: str = ""
     unread: tuple[str, ...] = ()
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> Any:  # noqa: ANN401 - JSON values
         """The value, or its default; `auto` where it is not known."""
         return self.values.get(name, DEFAULTS.get(name))
 
@@ -111,7 +111,7 @@ def pairs(words: list[str]) -> Iterator[tuple[str, list[str]]]:
     """Option names (with underscores) and their words; words before the first option come under an empty name."""
     name, given = "", list[str]()
     for word in words:
-        if word.startswith("--") and len(word) > 2:
+        if word.startswith("--") and len(word) > 2:  # noqa: PLR2004 - more than the dashes
             if name or given:
                 yield name, given
             head, equals, value = word[2:].partition("=")
@@ -124,7 +124,7 @@ def pairs(words: list[str]) -> Iterator[tuple[str, list[str]]]:
         yield name, given
 
 
-def plain(given: list[str]) -> Any:
+def plain(given: list[str]) -> Any:  # noqa: ANN401 - JSON values
     """The value of an option: true without one, a list of several."""
     if not given:
         return True
@@ -132,7 +132,7 @@ def plain(given: list[str]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def scalar(word: str) -> Any:
+def scalar(word: str) -> Any:  # noqa: ANN401 - JSON values
     """A word as boolean, number or text; `auto` where a shell variable decides."""
     if "$" in word or "`" in word:
         return OPEN

@@ -46,7 +46,7 @@ class Waiting(Generic[T]):
     def _run(self) -> None:
         try:
             self._result = self._function()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one fact that cannot be read must not hide the others
             self._reason = f"{type(error).__name__}: {error}"
 
     def result(self, patience: float = PATIENCE) -> T:

@@ -101,13 +101,13 @@ def _unique(path: Iterable[str]) -> Iterator[str]:
 
 def _names(folder: str) -> frozenset[str]:
     try:
-        return frozenset(os.listdir(folder))
+        return frozenset(os.listdir(folder))  # noqa: PTH208 - pathlib is slow, here and below
     except (OSError, ValueError):
         return frozenset()
 
 
 def _distributions(folder: _Folder) -> Iterator[Distribution]:
-    from importlib_metadata import DistributionFinder, MetadataPathFinder
+    from importlib_metadata import DistributionFinder, MetadataPathFinder  # noqa: PLC0415 - slow to import
 
     context = DistributionFinder.Context(path=[folder.path])  # type: ignore[no-untyped-call]
     editable = _editable_names(folder.names)
@@ -173,9 +173,9 @@ def _load(found: PathDistribution, where: str) -> Headers | None:
         except NotADirectoryError:
             break
         return _with_egg_requirements(found, headers) if path.endswith("PKG-INFO") else headers
-    if os.path.isdir(where):
+    if os.path.isdir(where):  # noqa: PTH112 - as above
         return None
-    if os.path.isfile(where):
+    if os.path.isfile(where):  # noqa: PTH113 - an .egg-info file, as distutils wrote it
         return read_headers(where)
     text = found.read_text("METADATA") or found.read_text("PKG-INFO")  # inside a zip archive
     return scan(text.encode()) if text else None
@@ -220,7 +220,7 @@ def _direct_url(folder: _Folder, where: str, name: str) -> tuple[str, bool]:
         content = read_start(f"{where}/direct_url.json", DIRECT_URL_LIMIT)
     except (OSError, ValueError):
         return "", False
-    import json
+    import json  # noqa: PLC0415 - only here
 
     try:
         document = json.loads(content)
@@ -242,7 +242,7 @@ def _leftovers(folder: _Folder) -> Iterator[MetadataProblem]:
     """One problem for each half-removed package: its folder and its metadata folder begin with `~`."""
     groups: dict[str, list[str]] = {}
     for name in sorted(folder.names):
-        if name.startswith(LEFTOVER) and os.path.isdir(f"{folder.path}/{name}"):
+        if name.startswith(LEFTOVER) and os.path.isdir(f"{folder.path}/{name}"):  # noqa: PTH112 - as above
             groups.setdefault(name.partition("-")[0].lower(), []).append(name)
     for stem, members in groups.items():
         info = next((member for member in members if member.endswith((".dist-info", ".egg-info"))), members[0])

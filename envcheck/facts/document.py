@@ -39,18 +39,18 @@ class Reader:
         """Note a mistake at this place."""
         self.mistakes.append(f"{self.path or 'the document'}: {message}")
 
-    def expect(self, value: Any, kind: type | tuple[type, ...], words: str) -> bool:
+    def expect(self, value: Any, kind: type | tuple[type, ...], words: str) -> bool:  # noqa: ANN401 - JSON
         """Whether the value is of a kind; a mistake is noted where it is not. A boolean is no number."""
         fits = isinstance(value, kind) and (not isinstance(value, bool) or kind is bool)
         if not fits:
             self.wrong(f"must be {words}, not {kind_of(value)}")
         return fits
 
-    def text(self, value: Any, words: str = "a text") -> str:
+    def text(self, value: Any, words: str = "a text") -> str:  # noqa: ANN401 - JSON
         """The value where it is a text, else an empty one with a mistake noted."""
         return value if self.expect(value, str, words) else ""
 
-    def texts(self, value: Any) -> tuple[str, ...]:
+    def texts(self, value: Any) -> tuple[str, ...]:  # noqa: ANN401 - JSON
         """The value as a tuple of texts."""
         if not self.expect(value, list, "a list of texts"):
             return ()
@@ -58,7 +58,7 @@ class Reader:
 
     def items(
         self,
-        value: Any,
+        value: Any,  # noqa: ANN401 - JSON
         words: str = "an object",
     ) -> Iterator[tuple[str, Any, Reader]]:
         """Key, value and reader of each field of an object; keys given twice are mistakes."""

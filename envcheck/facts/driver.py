@@ -74,8 +74,8 @@ def _no_driver(machine: Machine, facts: dict[str, Fact]) -> DriverState:
 
 def _ask(machine: Machine) -> tuple[Seen | None, list[str]]:
     """The first of NVML and nvidia-smi that answers, and why those before it did not."""
-    from envcheck.facts.nvidia_smi import ask_nvidia_smi
-    from envcheck.facts.nvml import ask_nvml
+    from envcheck.facts.nvidia_smi import ask_nvidia_smi  # noqa: PLC0415 - only where there is a driver
+    from envcheck.facts.nvml import ask_nvml  # noqa: PLC0415 - as above
 
     reasons: list[str] = []
     for source in (ask_nvml, lambda: ask_nvidia_smi(machine)):

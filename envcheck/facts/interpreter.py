@@ -54,7 +54,7 @@ class Interpreter:
 
 def own() -> Interpreter:
     """The running interpreter."""
-    from envcheck.facts.query import describe
+    from envcheck.facts.query import describe  # noqa: PLC0415 - the other path does not need it imported
 
     described = _checked(describe(), sys.executable)
     path = described.path
@@ -62,7 +62,7 @@ def own() -> Interpreter:
 
 
 def _replace_path(interpreter: Interpreter, path: tuple[str, ...]) -> Interpreter:
-    from dataclasses import replace
+    from dataclasses import replace  # noqa: PLC0415 - a name that would read strangely at module level
 
     return replace(interpreter, path=path)
 
@@ -72,9 +72,9 @@ def _first_is_ours(path: tuple[str, ...]) -> bool:
     if not path or getattr(sys.flags, "safe_path", False):
         return False
     name = sys.argv[0] if sys.argv else ""
-    script = os.path.dirname(os.path.realpath(name)) if name else ""
+    script = os.path.dirname(os.path.realpath(name)) if name else ""  # noqa: PTH120 - pathlib is slow
     try:
-        return path[0] in ("", os.getcwd(), script)
+        return path[0] in ("", os.getcwd(), script)  # noqa: PTH109 - as above
     except OSError:  # the current folder was deleted
         return path[0] in ("", script)
 
@@ -107,7 +107,7 @@ def locate(python: str) -> str:
     Raises:
         CouldNotLookError: There is none.
     """
-    where = os.path.expanduser(python)
+    where = os.path.expanduser(python)  # noqa: PTH111 - keeps `..` and links as they were given
     try:
         found = _located(where)
     except ValueError as error:
@@ -119,40 +119,40 @@ def locate(python: str) -> str:
 
 
 def _located(where: str) -> str | None:
-    if os.path.isdir(where):
-        candidates = [os.path.join(where, name) for name in IN_FOLDER]
+    if os.path.isdir(where):  # noqa: PTH112 - as above
+        candidates = [os.path.join(where, name) for name in IN_FOLDER]  # noqa: PTH118 - as above
     elif os.path.lexists(where) or os.sep in where or not where:
         candidates = [where]
     else:
         folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-        candidates = [os.path.join(folder, where) for folder in folders if folder]
+        candidates = [os.path.join(folder, where) for folder in folders if folder]  # noqa: PTH118 - as above
     for path in candidates:
-        if os.path.isfile(path) and os.access(path, os.X_OK):
-            return os.path.abspath(path)
+        if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113 - as above
+            return os.path.abspath(path)  # noqa: PTH100 - `resolve` would leave a venv
     return None
 
 
 def _nothing_there(where: str) -> str:
-    if os.path.isdir(where):
+    if os.path.isdir(where):  # noqa: PTH112 - as above
         for name in IN_FOLDER:
-            link = os.path.join(where, name)
-            if os.path.islink(link):
-                target = os.readlink(link)
+            link = os.path.join(where, name)  # noqa: PTH118 - as above
+            if os.path.islink(link):  # noqa: PTH114 - as above
+                target = os.readlink(link)  # noqa: PTH115 - as above
                 return f"its interpreter is gone: `{name}` points to `{target}`"
         return "no Python interpreter in this folder"
-    if os.path.isfile(where):
+    if os.path.isfile(where):  # noqa: PTH113 - as above
         return "this file cannot be run"
-    if os.path.islink(where):
-        return f"a broken link, to `{os.readlink(where)}`"
+    if os.path.islink(where):  # noqa: PTH114 - as above
+        return f"a broken link, to `{os.readlink(where)}`"  # noqa: PTH115 - as above
     return "no such file or folder" if os.sep in where or not where else "no such file, and no such program on PATH"
 
 
 def _ask(executable: str, timeout: float) -> tuple[bytes, Completed]:
-    import tempfile
-    from pathlib import Path
+    import tempfile  # noqa: PLC0415 - only for another interpreter
+    from pathlib import Path  # noqa: PLC0415 - as above
 
-    from envcheck.facts.machine import read_start
-    from envcheck.process import run
+    from envcheck.facts.machine import read_start  # noqa: PLC0415 - as above
+    from envcheck.process import run  # noqa: PLC0415 - as above
 
     text = Path(__file__).with_name("query.py").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="envcheck-") as folder:
@@ -168,8 +168,8 @@ def _ask(executable: str, timeout: float) -> tuple[bytes, Completed]:
             return b"", ended
 
 
-def _parsed(answer: bytes) -> Any:
-    import json
+def _parsed(answer: bytes) -> Any:  # noqa: ANN401 - JSON
+    import json  # noqa: PLC0415 - only for another interpreter
 
     try:
         return json.loads(answer)
@@ -177,14 +177,14 @@ def _parsed(answer: bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def _checked(answer: Any, executable: str) -> Interpreter:
+def _checked(answer: Any, executable: str) -> Interpreter:  # noqa: ANN401 - JSON
     """The answer as an `Interpreter`.
 
     Raises:
         ValueError: It is not what `query.describe` gives.
     """
     if not isinstance(answer, dict):
-        raise ValueError("not an object")
+        raise ValueError("not an object")  # noqa: TRY004 - one kind of error for every wrong answer
     try:
         texts = {name: answer[name] for name in ("version", "prefix", "base_prefix", "user_site", "glibc")}
         path, markers, variables = answer["path"], answer["markers"], answer["variables"]

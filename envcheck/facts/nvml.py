@@ -21,7 +21,7 @@ def ask_nvml() -> Seen:
         NotSeenError: No binding; or the library cannot be loaded, or does not fit the driver.
     """
     try:
-        import pynvml
+        import pynvml  # noqa: PLC0415 - large, and most machines have no driver
     except ImportError as error:
         raise NotSeenError("nvidia-ml-py is not installed") from error
     try:
@@ -34,7 +34,7 @@ def ask_nvml() -> Seen:
         _said(pynvml, pynvml.nvmlShutdown)
 
 
-def _ask(pynvml: Any) -> Seen:
+def _ask(pynvml: Any) -> Seen:  # noqa: ANN401 - a module without types
     number = _said(pynvml, pynvml.nvmlSystemGetCudaDriverVersion_v2)
     count = _said(pynvml, pynvml.nvmlDeviceGetCount)
     return Seen(
@@ -45,7 +45,7 @@ def _ask(pynvml: Any) -> Seen:
     )
 
 
-def _device(pynvml: Any, index: int) -> Device:
+def _device(pynvml: Any, index: int) -> Device:  # noqa: ANN401 - as above
     """One device; a GPU that fell off the bus keeps its place in the order, with nothing known about it."""
     handle = _said(pynvml, pynvml.nvmlDeviceGetHandleByIndex, index)
     if handle is None:
@@ -60,7 +60,7 @@ def _device(pynvml: Any, index: int) -> Device:
     return Device(_text(_said(pynvml, pynvml.nvmlDeviceGetUUID, handle)), gpu)
 
 
-def _said(pynvml: Any, function: Callable[..., Any], *arguments: object) -> Any:
+def _said(pynvml: Any, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as above
     try:
         return function(*arguments)
     except pynvml.NVMLError:

@@ -38,7 +38,7 @@ def matters(name: str) -> bool:
 
 def describe() -> dict[str, object]:
     """Version, prefixes, `sys.path`, user site, marker values, C library and variables, as plain data."""
-    import os
+    import os  # noqa: PLC0415 - not before `main` has taken the current folder off sys.path
 
     return {
         "executable": sys.executable or "",
@@ -63,7 +63,7 @@ def _user_site() -> str:
 
 def _glibc() -> str:
     """`2.35`, or an empty string where the C library is another one."""
-    import os
+    import os  # noqa: PLC0415 - as above
 
     try:
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
@@ -74,7 +74,7 @@ def _glibc() -> str:
 
 def _markers() -> dict[str, str]:
     """The environment markers of PEP 508, but for `extra`."""
-    import os
+    import os  # noqa: PLC0415 - as above
 
     full = sys.version.split()[0]
     system, release, version, machine = _uname()
@@ -94,12 +94,12 @@ def _markers() -> dict[str, str]:
 
 
 def _uname() -> tuple[str, str, str, str]:
-    import os
+    import os  # noqa: PLC0415 - as above
 
     if hasattr(os, "uname"):
         name = os.uname()
         return name.sysname, name.release, name.version, name.machine
-    import platform
+    import platform  # noqa: PLC0415 - slow, and only needed on Windows
 
     return platform.system(), platform.release(), platform.version(), platform.machine()
 
@@ -114,9 +114,9 @@ def main() -> None:
     """Write the description of this interpreter to the file named by the first argument."""
     if sys.path and not sys.path[0]:
         del sys.path[0]  # `-c` puts the current folder first, which is no part of the environment
-    import json
+    import json  # noqa: PLC0415 - only now: a `json.py` of the current folder must not be taken for it
 
-    with open(sys.argv[1], "w", encoding="ascii") as stream:
+    with open(sys.argv[1], "w", encoding="ascii") as stream:  # noqa: PTH123 - pathlib is slow to import
         json.dump(describe(), stream)
 
 

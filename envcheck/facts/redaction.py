@@ -39,7 +39,7 @@ def redacted(environment: Environment, home: str | None = None) -> Environment:
         environment: What was collected.
         home: The home folder; the present user's by default.
     """
-    own = os.path.expanduser("~") if home is None else home
+    own = os.path.expanduser("~") if home is None else home  # noqa: PTH111 - `Path.home` raises without one
     clean = cleaner(own)
     facts = {name: _fact(fact, clean) for name, fact in environment.facts.items() if _kept(name)}
     return replace(

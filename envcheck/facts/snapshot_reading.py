@@ -106,7 +106,7 @@ def _packages(document: Fields, reader: Reader) -> dict[str, Distribution]:
     return packages
 
 
-def _package(name: str, value: Any, here: Reader) -> Distribution:
+def _package(name: str, value: Any, here: Reader) -> Distribution:  # noqa: ANN401 - JSON
     if isinstance(value, str):
         return Distribution(name, _version(value, here))
     given = {key: (item, below) for key, item, below in here.items(value, "a version text or an object with `version`")}
@@ -165,7 +165,7 @@ def _fact_values(document: Fields, reader: Reader) -> Iterator[tuple[str, Any, R
     yield from reader.at("facts").items(document.get("facts", {}))
 
 
-def _fact(value: Any, source: Any, here: Reader) -> Fact:
+def _fact(value: Any, source: Any, here: Reader) -> Fact:  # noqa: ANN401 - JSON
     """A text, a boolean, a list of texts; null for "looked for and absent".
 
     A fraction is refused: it has lost digits (`12.10` reads as 12.1).
@@ -209,7 +209,7 @@ def _gpus(document: Fields, reader: Reader) -> tuple[Gpu, ...] | None:
     return tuple(_gpu(item, here.at(number)) for number, item in enumerate(value))
 
 
-def _gpu(value: Any, here: Reader) -> Gpu:
+def _gpu(value: Any, here: Reader) -> Gpu:  # noqa: ANN401 - JSON
     given = {key: (item, below) for key, item, below in here.items(value)}
 
     def text(key: str) -> str:

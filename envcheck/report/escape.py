@@ -35,9 +35,9 @@ def _shown(char: str) -> str:
     if unicodedata.category(char) not in HIDDEN:
         return char
     code = ord(char)
-    if code < 0x100:
+    if code < 0x100:  # noqa: PLR2004 - one byte
         return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char, f"\\x{code:02x}")
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"  # noqa: PLR2004 - the basic plane
 
 
 def redacted(text: str) -> str:

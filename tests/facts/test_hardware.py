@@ -254,37 +254,37 @@ class FakeNvml(types.ModuleType):
         super().__init__("pynvml")
         self.fails = fails
 
-    def nvmlInit(self) -> None:
+    def nvmlInit(self) -> None:  # noqa: N802
         if self.fails:
             raise self.NVMLError(self.fails)
 
-    def nvmlShutdown(self) -> None:
+    def nvmlShutdown(self) -> None:  # noqa: N802
         pass
 
-    def nvmlSystemGetDriverVersion(self) -> bytes:
+    def nvmlSystemGetDriverVersion(self) -> bytes:  # noqa: N802
         return b"535.104.05"
 
-    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
+    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:  # noqa: N802
         return 12020
 
-    def nvmlDeviceGetCount(self) -> int:
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
         return 2
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
         if index:
             raise self.NVMLError("GPU is lost")
         return index
 
-    def nvmlDeviceGetName(self, _: int) -> str:
+    def nvmlDeviceGetName(self, _: int) -> str:  # noqa: N802
         return "NVIDIA A100-SXM4-80GB"
 
-    def nvmlDeviceGetUUID(self, _: int) -> str:
+    def nvmlDeviceGetUUID(self, _: int) -> str:  # noqa: N802
         return "GPU-1"
 
-    def nvmlDeviceGetCudaComputeCapability(self, _: int) -> tuple[int, int]:
+    def nvmlDeviceGetCudaComputeCapability(self, _: int) -> tuple[int, int]:  # noqa: N802
         return 8, 0
 
-    def nvmlDeviceGetMemoryInfo(self, _: int) -> Any:
+    def nvmlDeviceGetMemoryInfo(self, _: int) -> Any:  # noqa: N802
         return types.SimpleNamespace(total=81920 << 20)
 
 

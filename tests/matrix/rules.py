@@ -44,7 +44,7 @@ def mistakes(text: str) -> list[str]:
 
 
 def folder(tmp_path: Path, text: str, **tables: dict[str, Any]) -> Path:
-    import tomli_w
+    import tomli_w  # noqa: PLC0415 - tests only
 
     (tmp_path / "rules").mkdir(parents=True, exist_ok=True)
     (tmp_path / "tables").mkdir(exist_ok=True)

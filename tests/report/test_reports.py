@@ -56,7 +56,7 @@ def test_hostile_text_is_harmless_in_every_format(text: str, form: str) -> None:
 
 @given(st.text())
 def test_visible_text_is_one_line_without_hidden_characters(text: str) -> None:
-    import unicodedata
+    import unicodedata  # noqa: PLC0415 - only here
 
     assert not [char for char in visible(text) if unicodedata.category(char) in HIDDEN]
     assert visible(visible(text)) == visible(text)
@@ -179,7 +179,7 @@ SARIF: dict[str, Any] = {
 
 @pytest.mark.parametrize("text", ["deepspeed", *HOSTILE])
 def test_sarif_has_the_shape_of_its_schema(text: str) -> None:
-    import jsonschema
+    import jsonschema  # noqa: PLC0415 - only here
 
     document = json.loads(render(report_with(text), "sarif", "s", verbose=False))
     jsonschema.validate(document, SARIF)
