@@ -36,6 +36,7 @@ FILES = tuple(
         "runtime/config",
         "runtime/config_utils",
         "runtime/lr_schedules",
+        "runtime/compiler",
         "runtime/precision_config",
         "runtime/fp16/loss_scaler",
         "runtime/zero/config",
@@ -683,6 +684,10 @@ def facts(
     ):
         if value or (value == 0 and value is not False):
             yield f"{word} = {json.dumps(value)}"
+    limits = [(version, (item.least, item.above, item.most)) for version, item in spans]
+    tightened = next((version for version, limit in limits if limit == limits[-1][1]), "")
+    if tightened != spans[0][0] and limits[-1][1] != (None, None, None):
+        yield f"bounds_since = {json.dumps(tightened)}"
     if spans[0][0] != releases[0]:
         yield f"since = {json.dumps(spans[0][0])}"
     if spans[-1][0] != releases[-1]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OLD_SECTIONS = {"bfloat16": "bf16"}
 
 #: How alike a name must be to be called a misspelling.
-ALIKE = 0.75
+ALIKE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Key:
         alias: The name people write for it, where this one is only the field's name.
         allowed: The values it can have, or empty.
         least, above, most: Bounds, or None.
+        bounds_since: First release with these bounds; empty where the first one listed has them.
         since: First release that reads it; empty where the first one listed does.
         removed: First release that does not; empty where the newest does.
         refused: DeepSpeed's own message where it stops at the removed key.
@@ -53,6 +54,7 @@ class Key:
     least: float | None = None
     above: float | None = None
     most: float | None = None
+    bounds_since: str = ""
     since: str = ""
     removed: str = ""
     refused: str = ""

@@ -170,7 +170,23 @@ class Linter:
                 evidence=(MODEL,),
                 place=self.at(entry.place),
             )
+        if known.alias and known.alias in self.document.index:
+            yield self.both_names(entry, self.document.index[known.alias])
         yield from self.value(entry)
+
+    def both_names(self, entry: Entry, other: Entry) -> Finding:
+        """A key given under both of its names."""
+        return Finding(
+            "ds-config-both-names",
+            Severity.ERROR,
+            f"`{entry.path}` and `{other.key}` are the same key",
+            (entry.path, other.path),
+            {entry.path: shown(entry), other.path: shown(other)},
+            (f"`{other.key}` is on line {other.place.line}", "DeepSpeed refuses the second name as unknown"),
+            fixes=(Fix("do", f"remove `{entry.key}`"),),
+            evidence=(ZERO,),
+            place=self.at(entry.place),
+        )
 
     def section_known(self, section: str) -> bool:
         """Whether a section is known at all: below an unknown one, one finding is enough."""
@@ -231,8 +247,11 @@ class Linter:
         section = entry.path.rpartition(".")[0]
         strict = bool(section) and self.table.refuses(section, self.version) is not False
         pydantic2 = self.version is None or self.version >= Version(self.table.pydantic2)
+        known = self.table.get(entry.path)
+        limited = known.bounds_since if known else ""
+        bounded = not limited or (None if self.version is None else self.version >= Version(limited))
         for problem in value_problems(
-            self.table.get(entry.path), entry, strict=strict, pydantic2=pydantic2, trainer=self.trainer
+            known, entry, strict=strict, pydantic2=pydantic2, trainer=self.trainer, bounded=bounded
         ):
             yield Finding(
                 problem.id,

@@ -87,7 +87,13 @@ class ValueProblem:
 
 
 def value_problems(
-    key: Key | None, entry: Entry, *, strict: bool, pydantic2: bool, trainer: bool | None
+    key: Key | None,
+    entry: Entry,
+    *,
+    strict: bool,
+    pydantic2: bool,
+    trainer: bool | None,
+    bounded: bool | None = True,
 ) -> Iterator[ValueProblem]:
     """What is wrong with the value of `entry`.
 
@@ -97,6 +103,7 @@ def value_problems(
         strict: Whether its section is one of DeepSpeed's pydantic classes, which convert and check.
         pydantic2: Whether those are pydantic 2's.
         trainer: Whether the Trainer reads the file; None where nobody said.
+        bounded: Whether this release has the table's bounds; None where that is not known.
     """
     value = entry.value.plain
     if value == AUTO:
@@ -117,7 +124,9 @@ def value_problems(
         yield problem
         if problem.severity is Severity.ERROR or isinstance(value, str):
             return
-    yield from bounds(key, entry.path, value)
+    yield from allowed_problems(key, entry.path, value)
+    if bounded is not False:
+        yield from bounds(key, entry.path, value, certain=bounded is True)
 
 
 def auto_problems(
@@ -222,8 +231,8 @@ def number(key: Key, path: str, value: Any, *, strict: bool, pydantic2: bool) ->
     if key.type == "float" or isinstance(value, int):
         return None
     if value == int(value):
-        if strict:
-            return None  # pydantic 1 and 2 take 5e8 for an integer
+        if strict or path not in POSITIVE:
+            return None  # pydantic 1 and 2 take 5e8 for an integer; elsewhere only batch sizes must be one
         return ValueProblem(
             "ds-config-float-for-integer",
             Severity.WARNING,
@@ -257,7 +266,7 @@ def number_as_text(key: Key, path: str, value: str, *, strict: bool) -> ValuePro
         return wrong_type(path, key.type, f"the text {json_text(value)}")
     whole = plain == int(plain)
     better = str(int(plain)) if whole and key.type == "int" else json_text(plain)
-    converts = strict and not key.allowed and (key.type == "float" or value.strip().lstrip("+-").isdigit())
+    converts = strict and (key.type == "float" or value.strip().lstrip("+-").isdigit())
     because = (
         "DeepSpeed converts it here"
         if converts
@@ -267,6 +276,8 @@ def number_as_text(key: Key, path: str, value: str, *, strict: bool) -> ValuePro
             else "DeepSpeed does not convert it: arithmetic with a text stops"
         )
     )
+    if path == "zero_optimization.stage":
+        because += "; transformers and accelerate compare it with numbers and do not see ZeRO-3 in a text"
     return ValueProblem(
         "ds-config-number-as-text",
         Severity.WARNING if converts else Severity.ERROR,
@@ -276,8 +287,8 @@ def number_as_text(key: Key, path: str, value: str, *, strict: bool) -> ValuePro
     )
 
 
-def bounds(key: Key, path: str, value: Any) -> Iterator[ValueProblem]:  # noqa: ANN401 - JSON values
-    """Values outside what DeepSpeed accepts."""
+def allowed_problems(key: Key, path: str, value: Any) -> Iterator[ValueProblem]:  # noqa: ANN401 - JSON values
+    """A value that is none of those DeepSpeed takes."""
     if key.allowed and not isinstance(value, (list, bool)):
         folded = isinstance(value, str) and path in CASELESS
         allowed = [str(item).lower() for item in key.allowed] if folded else list(key.allowed)
@@ -289,6 +300,10 @@ def bounds(key: Key, path: str, value: Any) -> Iterator[ValueProblem]:  # noqa: 
                 (f"DeepSpeed takes {', '.join(json_text(item) for item in key.allowed)}",),
                 nearest(value, key.allowed),
             )
+
+
+def bounds(key: Key, path: str, value: Any, *, certain: bool) -> Iterator[ValueProblem]:  # noqa: ANN401 - JSON values
+    """A number outside the bounds of its key."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return
     least = 1 if path in POSITIVE else key.least
@@ -300,9 +315,10 @@ def bounds(key: Key, path: str, value: Any) -> Iterator[ValueProblem]:  # noqa: 
         if not holds:
             yield ValueProblem(
                 "ds-config-out-of-bounds",
-                Severity.ERROR,
+                Severity.ERROR if certain else Severity.WARNING,
                 f"`{path}` is {json_text(value)}",
-                (f"it must be {text}",),
+                (f"it must be {text}{f' since DeepSpeed {key.bounds_since}' if key.bounds_since else ''}",),
+                certain=certain,
             )
 
 
