@@ -1,4 +1,7 @@
-"""torchvision, torchaudio, xformers, vLLM and triton against torch. Tables: `torch_pairing`, `xformers`, `vllm`, `triton`, `torch`."""
+"""torchvision, torchaudio, xformers, vLLM and triton against torch.
+
+Tables: `torch_pairing`, `xformers`, `vllm`, `triton`, `torch`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from envcheck.checks.torch_build import (
     cuda_of_local,
     evidence,
     minor_of,
-    release,
     row_for,
     rows,
     torch_build,
@@ -195,7 +197,7 @@ def check_triton(context: Context) -> Iterator[Outcome]:
     if broken is not None:
         yield _triton_breaks(context, build, package.version, version.exact, broken, pin)
     elif pin and build.published and minor_of(pin.lstrip("=~")) != minor_of(package.version):
-        yield _triton_pin(context, build, package.version, pin)
+        yield _triton_pin(build, package.version, pin)
 
 
 def _breaks(row: dict[str, Any], build: TorchBuild, triton: Version) -> bool:
@@ -219,7 +221,7 @@ def _triton_breaks(
     )
 
 
-def _triton_pin(context: Context, build: TorchBuild, text: str, pin: str) -> Finding:
+def _triton_pin(build: TorchBuild, text: str, pin: str) -> Finding:
     return Finding(
         id="triton-not-torchs-own",
         severity=Severity.WARNING,
