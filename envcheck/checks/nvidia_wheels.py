@@ -45,7 +45,7 @@ def _collision(context: Context, row: dict[str, Any], owners: list[str]) -> Find
         because=(f"all install `{row['path']}`: the last one wins, and removing one breaks the rest",),
         fixes=(Fix("do", repair),),
         evidence=evidence(context, "nvidia_wheel_collisions", row),
-        symptom="`undefined symbol` or `cannot open shared object file` at `import torch`, depending on the order of installation.",
+        symptom="`undefined symbol` or `cannot open shared object file` at `import torch`, by the order of installation.",
     )
 
 

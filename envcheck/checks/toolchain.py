@@ -78,7 +78,7 @@ def _refused(context: Context, build: TorchBuild, row: dict[str, Any], deepspeed
     newer = () if major or nvcc.startswith("13") else (Fix("package", "deepspeed>=0.17.2"),)
     return Finding(
         id="deepspeed-nvcc-differs-from-torch",
-        severity=capped(Severity.ERROR, build.exact, build.told, not quiet),
+        severity=capped(Severity.ERROR, build.exact, build.told, compiles_operator(context) is True),
         title=f"DeepSpeed {deepspeed} refuses nvcc {nvcc} beside a torch for CUDA {build.cuda}",
         subjects=("deepspeed", "cuda_toolkit", "torch"),
         observed={"deepspeed": deepspeed, "cuda_toolkit": nvcc, "torch": build.text, "torch_cuda": build.cuda or ""},
