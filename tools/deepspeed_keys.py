@@ -649,7 +649,7 @@ def table(readers: dict[str, Reader]) -> str:
             for line in (
                 f"[scheduler.{name}]",
                 *(f"{part} = {json.dumps(value)}" for part, value in span(schedules[name], releases)),
-                f"params = {{ {', '.join(f'{item} = {json.dumps(text)}' for item, text in parameters[name].items() if item != 'last_batch_iteration')} }}",
+                f"params = {{ {', '.join(f'{item} = {json.dumps(text)}' for item, text in parameters[name].items() if item != 'last_batch_iteration')} }}",  # noqa: E501 - one line of TOML
                 "",
             )
         ),

@@ -75,7 +75,9 @@ def build_report(context: Context, accepted: list[waivers.Waiver]) -> Report:
         notes=tuple(known_good.notes(context)),
         waived=tuple(waived),
         extra={
-            "matrix": {"folder": str(matrix.folder), "origin": matrix.origin, "digest": matrix.digest, "rules": len(matrix)},
+            "matrix": {
+                "folder": str(matrix.folder), "origin": matrix.origin, "digest": matrix.digest, "rules": len(matrix),
+            },
             "environment": context.environment.source,
         },
     )

@@ -231,13 +231,8 @@ def settings_of(
     if world is not None:
         told["world_size"] = world
     if args.model_config:
-        told.update(
-            {
-                "model_type": kind
-                for kind in [read_json_object(args.model_config, "model config").get("model_type")]
-                if kind
-            }
-        )
+        kind = read_json_object(args.model_config, "model config").get("model_type")
+        told.update({"model_type": kind} if kind else {})
     told.update(parse_assignment(text) for text in args.told)
     return combine(document.plain(), dict(trainer.values) if trainer else None, told, frozenset(args.uses))
 
@@ -260,7 +255,7 @@ def rule_findings(
         found = match(rule, environment, settings, matrix.kinds)
         if found is None or len(found.open_settings) == len(rule.settings):
             continue
-        blocker = blocked_by(found)
+        blocker = blocked_by(found, matrix.told)
         if blocker:
             blocked[blocker] = blocked.get(blocker, 0) + 1
         else:
@@ -285,7 +280,7 @@ def place_of(rule: Rule, document: Document, name: str) -> str:
 def hidden_size(args: argparse.Namespace) -> int | None:
     """The hidden size that the Trainer would take: `hidden_size`, else the largest of `hidden_sizes`, else of `text_config`."""
     if args.hidden_size or not args.model_config:
-        return args.hidden_size if args.hidden_size else None
+        return args.hidden_size or None
     config = read_json_object(args.model_config, "model config")
     inner = config.get("text_config")
     for place in (config, inner if isinstance(inner, dict) else {}):

@@ -1,6 +1,7 @@
 """What every `auto` of a DeepSpeed config becomes, and who decides it.
 
-The table follows transformers' `integrations/deepspeed.py` (`trainer_config_process`, `trainer_config_finalize`), which is the same in
+The table follows transformers' `integrations/deepspeed.py` (`trainer_config_process`,
+`trainer_config_finalize`), which is the same in
 4.36 to 4.57 but for the prefetch bucket: a float in 4.37.2, an integer in 4.46.0.
 """
 

@@ -1,6 +1,7 @@
 """Parse a DeepSpeed JSON with the place of every key, tolerating what people write, and never failing.
 
-DeepSpeed itself reads a file with hjson, which takes comments, trailing commas and single quotes; transformers and accelerate read the
+DeepSpeed itself reads a file with hjson, which takes comments, trailing commas and single quotes;
+transformers and accelerate read the
 same file with `json`, which takes none. Every such thing is noted as a `Problem`, and the document goes on.
 """
 

@@ -206,7 +206,8 @@ class Linter:
         if refuses:
             text, severity = f"DeepSpeed refuses unknown keys in {where} and stops", Severity.ERROR
         elif refuses is None:
-            text = f"from DeepSpeed {self.table.strict[current(section)]} on, {where} refuses unknown keys; before, they are ignored silently"
+            since = self.table.strict[current(section)]
+            text = f"from DeepSpeed {since} on, {where} refuses unknown keys; before, they are ignored silently"
             severity = Severity.WARNING
         else:
             text = f"DeepSpeed ignores unknown keys at {where} silently: the setting has no effect"
@@ -506,9 +507,9 @@ def _whole(entry: Entry | None) -> int | None:
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
-        or value != value
+        or value != value  # noqa: PLR0124 - only NaN differs from itself
         or value in (float("inf"), float("-inf"))
-    ):  # noqa: PLR0124 - NaN
+    ):
         return None
     return int(value) if value == int(value) and value > 0 else None
 

@@ -1,0 +1,234 @@
+"""torchvision, torchaudio, xformers, vLLM and triton against torch. Tables: `torch_pairing`, `xformers`, `vllm`, `triton`, `torch`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from envcheck.checks.torch_build import (
+    capped,
+    cuda_of_local,
+    evidence,
+    minor_of,
+    release,
+    row_for,
+    rows,
+    torch_build,
+    torch_row,
+)
+from envcheck.facts.model import Absent, Known
+from envcheck.findings import Evidence, Finding, Fix, Severity
+from envcheck.matrix.versions import part, plain, satisfies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from packaging.version import Version
+
+    from envcheck.checks.context import Context, Outcome
+    from envcheck.checks.torch_build import TorchBuild
+
+SYMPTOMS = {
+    "torchvision": "`operator torchvision::nms does not exist` at import, or operators missing later.",
+    "torchaudio": "`Could not load this library` for libtorchaudio at import.",
+    "xformers": "`xFormers can't load C++/CUDA extensions`: attention falls back or raises.",
+    "vllm": "`undefined symbol` when vLLM imports its compiled core.",
+}
+
+
+def check_pairing(context: Context) -> Iterator[Outcome]:
+    """Companions of torch that were compiled for another torch."""
+    build = torch_build(context)
+    if build is None:
+        return
+    for name in ("torchvision", "torchaudio"):
+        yield from _companion(context, build, name)
+        yield from _cuda_differs(context, build, name)
+    for name in ("xformers", "vllm"):
+        yield from _pinned(context, build, name)
+
+
+def _companion(context: Context, build: TorchBuild, name: str) -> Iterator[Finding]:
+    """Torchvision or torchaudio of another torch minor."""
+    package = context.environment.packages.get(name)
+    version = plain(package.version) if package else None
+    if package is None or version is None:
+        return
+    if not build.exact and not version.exact:
+        return  # a vendor's container: it ships its own pairs
+    loose = row_for([row for row in rows(context, "torch_pairing", "open") if row["package"] == name], package.version)
+    if loose is not None and satisfies(str(build.version), loose["torch"]):
+        return
+    wanted = [row[name] for row in rows(context, "torch_pairing") if minor_of(row["torch"]) == build.minor]
+    needed = [] if loose else _torch_of(context, name, str(version.version))
+    if build.minor in map(minor_of, needed) or not (needed or loose or wanted):
+        return
+    yield _wrong_companion(context, build, name, package.version, version.exact, wanted, loose, needed)
+
+
+def _torch_of(context: Context, name: str, version: str) -> list[str]:
+    """The torch releases that a companion's version belongs to; for a version that is not listed, those of its minor."""
+    entries = rows(context, "torch_pairing")
+    exact = [row["torch"] for row in entries if row[name] == version]
+    return exact or [row["torch"] for row in entries if minor_of(row[name]) == minor_of(version)]
+
+
+def _wrong_companion(
+    context: Context, build: TorchBuild, name: str, text: str, exact: bool, wanted: list[str],
+    loose: dict[str, Any] | None, needed: list[str],
+) -> Finding:  # fmt: skip
+    belongs = loose["torch"] if loose else ", ".join(needed)
+    tried = not (name == "torchaudio" and loose and build.minor == "2.10")
+    reasons = [f"{name} {text} is compiled for torch {belongs}"] if belongs else []
+    if wanted:
+        reasons.append(f"torch {build.minor} goes with {name} {', '.join(dict.fromkeys(wanted))}")
+    if not tried:
+        reasons.append("this release carries no pin, and nobody is known to have tried it on torch 2.10")
+    return Finding(
+        id=f"{name}-for-another-torch",
+        severity=capped(Severity.ERROR, build.exact, exact, tried),
+        title=f"`{name}` {text} was compiled for another torch than {build.text}",
+        subjects=(name, "torch"),
+        observed={name: text, "torch": build.text},
+        because=tuple(reasons),
+        certain=build.exact and exact and tried,
+        fixes=tuple(_companion_fixes(context, build, name, needed)),
+        evidence=evidence(context, "torch_pairing"),
+        symptom=SYMPTOMS[name],
+    )
+
+
+def _companion_fixes(context: Context, build: TorchBuild, name: str, needed: list[str]) -> Iterator[Fix]:
+    """The companion of this torch (of its patch release, else of the newest of its minor), else the torch of the companion."""
+    entries = [row for row in rows(context, "torch_pairing") if minor_of(row["torch"]) == build.minor]
+    exact = [row for row in entries if row["torch"] == str(build.version)]
+    for row in (exact or entries[-1:])[:1]:
+        yield Fix("package", f"{name}=={row[name]}")
+    for text in needed[-1:]:
+        yield Fix("package", f"torch=={text}")
+
+
+def _cuda_differs(context: Context, build: TorchBuild, name: str) -> Iterator[Finding]:
+    """A companion built for another CUDA major, or for the CPU beside a CUDA torch, or the other way round."""
+    package = context.environment.packages.get(name)
+    if package is None or build.cuda is None or not build.told or plain(package.version) is None:
+        return
+    other = _companion_cuda(context, name, package.version)
+    if other is None or other.partition(".")[0] == build.cuda.partition(".")[0]:
+        return
+    if name == "torchaudio" and not other:
+        return  # a CPU torchaudio works: its compiled part has no CUDA code that torch's own ops need
+    yield Finding(
+        id=f"{name}-for-another-cuda",
+        severity=capped(Severity.ERROR, build.exact),
+        title=f"`{name}` is built for {_cuda_words(other)}, torch for {_cuda_words(build.cuda)}",
+        subjects=(name, "torch"),
+        observed={name: package.version, "torch": build.text, "torch_cuda": build.cuda or "none"},
+        because=("both must come from the same index: their compiled parts link the same CUDA libraries",),
+        certain=build.exact,
+        fixes=(Fix("package", f"{name}=={_public(package.version)}+{build.tag}"),),
+        evidence=evidence(context, "torch_pairing"),
+        symptom=SYMPTOMS[name],
+    )
+
+
+def _companion_cuda(context: Context, name: str, version: str) -> str | None:
+    """The CUDA version of the companion: `12.1`, empty for a CPU build, None where unknown."""
+    fact = context.environment.fact(f"{name}_cuda")
+    if isinstance(fact, Known) and isinstance(fact.value, str):
+        return minor_of(fact.value)
+    if isinstance(fact, Absent):
+        return ""
+    return cuda_of_local((part(version, "local") or "").lower())
+
+
+def _cuda_words(cuda: str) -> str:
+    return f"CUDA {cuda}" if cuda else "the CPU"
+
+
+def _public(version: str) -> str:
+    return version.partition("+")[0]
+
+
+def _pinned(context: Context, build: TorchBuild, name: str) -> Iterator[Finding]:
+    """Xformers or vLLM, whose releases are compiled for one torch each."""
+    package = context.environment.packages.get(name)
+    version = plain(package.version) if package else None
+    if package is None or version is None or not version.exact:
+        return
+    row = next((row for row in rows(context, name) if row["version"] == str(version.version)), None)
+    if row is None or satisfies(str(build.version), row.get("loads", row["torch"])) is not False:
+        return
+    same_minor = minor_of(row["torch"].removeprefix("==")) == build.minor
+    yield Finding(
+        id=f"{name}-for-another-torch",
+        severity=capped(Severity.ERROR, build.exact, not same_minor, build.source != "conda"),
+        title=f"`{name}` {package.version} was compiled for another torch than {build.text}",
+        subjects=(name, "torch"),
+        observed={name: package.version, "torch": build.text},
+        because=(
+            f"{name} {package.version} belongs to torch{row['torch']}",
+            *(("only the patch release differs: it may load",) if same_minor else ()),
+        ),
+        certain=build.exact and not same_minor,
+        fixes=(Fix("package", f"torch{row['torch']}"), *_release_for(context, build, name)),
+        evidence=evidence(context, name),
+        symptom=SYMPTOMS[name],
+    )
+
+
+def _release_for(context: Context, build: TorchBuild, name: str) -> Iterator[Fix]:
+    """The newest listed release of a package that belongs to the installed torch."""
+    fitting = [row["version"] for row in rows(context, name) if satisfies(str(build.version), row.get("loads", row["torch"]))]
+    if fitting:
+        yield Fix("package", f"{name}=={fitting[-1]}")
+
+
+def check_triton(context: Context) -> Iterator[Outcome]:
+    """Triton against torch: pairs known to break are errors, another release line than torch pins is a warning."""
+    build = torch_build(context)
+    package = context.environment.packages.get("triton")
+    version = plain(package.version) if package else None
+    if build is None or package is None or version is None or context.environment.text("system") == "Windows":
+        return
+    pin = (torch_row(context, str(build.version)) or {}).get("triton")
+    broken = next((row for row in rows(context, "triton", "breaks") if _breaks(row, build, version.version)), None)
+    if broken is not None:
+        yield _triton_breaks(context, build, package.version, version.exact, broken, pin)
+    elif pin and build.published and minor_of(pin.lstrip("=~")) != minor_of(package.version):
+        yield _triton_pin(context, build, package.version, pin)
+
+
+def _breaks(row: dict[str, Any], build: TorchBuild, triton: Version) -> bool:
+    return bool(satisfies(str(build.version), row["torch"]) and satisfies(str(triton), row["triton"]))
+
+
+def _triton_breaks(
+    context: Context, build: TorchBuild, text: str, exact: bool, row: dict[str, Any], pin: str | None,
+) -> Finding:  # fmt: skip
+    return Finding(
+        id="triton-breaks-torch",
+        severity=capped(Severity.ERROR, build.published, exact),
+        title=f"torch {build.minor} cannot work with triton {text}",
+        subjects=("triton", "torch"),
+        observed={"triton": text, "torch": build.text},
+        because=(f"torch`{row['torch']}` and triton`{row['triton']}` do not fit together",),
+        certain=build.exact and exact,
+        fixes=(Fix("package", f"triton{pin}"),) if pin else (),
+        evidence=evidence(context, "triton", row),
+        symptom=f"`{row['message']}` when torch.compile or another user of Inductor starts.",
+    )
+
+
+def _triton_pin(context: Context, build: TorchBuild, text: str, pin: str) -> Finding:
+    return Finding(
+        id="triton-not-torchs-own",
+        severity=Severity.WARNING,
+        title=f"torch {build.text} is written against triton{pin}, not {text}",
+        subjects=("triton", "torch"),
+        observed={"triton": text, "torch": build.text},
+        because=(f"the wheel of torch {build.version} requires triton{pin}",),
+        certain=build.told,
+        fixes=(Fix("package", f"triton{pin}"),),
+        evidence=(Evidence("code", f"PyPI torch {build.version} metadata"),),
+        symptom="torch.compile may fail at import, while compiling, or for some kernels only.",
+    )
