@@ -177,7 +177,7 @@ class KeyTable:
 def current(name: str) -> str:
     """A dotted name with old section names replaced."""
     head, dot, rest = name.partition(".")
-    return f"{OLD_SECTIONS.get(head, head)}{dot}{rest}" if rest else name
+    return f"{OLD_SECTIONS.get(head, head)}{dot}{rest}"
 
 
 def version_of(text: str) -> Version | None:
