@@ -100,7 +100,8 @@ install() {
   uv=$(find_uv)
   say "installing $lock"
   # Not a sync: it would remove the very uv that runs it.
-  UV_PYTHON_DOWNLOADS=never "$uv" pip install --quiet --python "$venv/bin/python" --require-hashes -r "$lock" ||
+  UV_PYTHON_DOWNLOADS=never "$uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" --require-hashes \
+    -r "$lock" ||
     die "the installation failed" "is the package index reachable? (UV_INDEX_URL, proxy)"
   UV_PYTHON_DOWNLOADS=never "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation --editable . ||
     die "envcheck itself could not be installed"

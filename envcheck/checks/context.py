@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 from envcheck.findings import Finding, Skip
 from envcheck.matrix.settings import Settings
@@ -30,7 +30,7 @@ class Context:
 
 
 #: What a check yields: findings, and skips for what it could not decide.
-Outcome = Union[Finding, Skip]
+Outcome = Finding | Skip
 
 #: A check looks at the context and yields outcomes; it never prints, and starts no process.
 Check = Callable[[Context], Iterable[Outcome]]

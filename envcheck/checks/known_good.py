@@ -24,7 +24,7 @@ WATCHED = frozenset({"torch", "deepspeed", "transformers", "accelerate"})
 def notes(context: Context) -> list[str]:
     """Sentences about known-good combinations, for the report.
 
-    One sentence for each that covers the environment; without any, one for the nearest that misses by at most two packages.
+    One sentence for each that covers the environment; without any, one for the nearest, if most of it is there.
     """
     if not WATCHED & context.environment.packages.keys():
         return []

@@ -1,7 +1,7 @@
 """Requirement consistency of the whole installed set: missing, conflicting, with the chain; like `pip check`.
 
-Requirement lines of installed distributions are many (thousands) and mostly fulfilled, so each distinct line is parsed once and the
-common plain form (`name`, `name>=1,<2`) is read without the full grammar.
+Requirement lines of installed distributions are many (thousands) and mostly fulfilled, so each distinct line is
+parsed once and the common plain form (`name`, `name>=1,<2`) is read without the full grammar.
 """
 
 from __future__ import annotations
@@ -32,8 +32,13 @@ EVIDENCE = (Evidence("docs", "PyPA specifications: Core metadata, Requires-Dist"
 #: Packages whose conflicts usually break training; conflicts of others are a warning.
 WATCHED = frozenset({
     "torch", "torchvision", "torchaudio", "deepspeed", "transformers", "accelerate", "peft", "trl", "tokenizers",
-    "huggingface-hub", "safetensors", "numpy", "pydantic", "triton", "flash-attn", "xformers", "bitsandbytes", "datasets",
+    "huggingface-hub", "safetensors", "numpy", "pydantic", "triton", "flash-attn", "xformers", "bitsandbytes",
+    "datasets",
 })  # fmt: skip
+
+
+#: A chain of requirers is shown up to this length.
+LONGEST_CHAIN = 8
 
 
 class Need(NamedTuple):
@@ -222,7 +227,7 @@ def _conflict(
 def required_by(environment: Environment, name: str) -> tuple[str, ...]:
     """The shortest chain of installed distributions that need `name`, nearest first; empty for a top-level one."""
     chain: list[str] = []
-    while len(chain) < 8:
+    while len(chain) < LONGEST_CHAIN:
         parent = next(
             (
                 package.name

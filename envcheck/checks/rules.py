@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from envcheck.findings import Finding, Severity, Skip
 from envcheck.matrix.match import match, observed, reasons
-from envcheck.matrix.rule import LOUD
-from envcheck.matrix.settings import Settings
+from envcheck.matrix.rule import LOUD, subject_of_fact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from envcheck.checks.context import Context, Outcome
     from envcheck.facts.model import Environment
     from envcheck.matrix.match import Match
+    from envcheck.matrix.settings import Settings
 
 
 def check_rules(context: Context) -> Iterator[Outcome]:
@@ -27,37 +27,45 @@ def check_rules(context: Context) -> Iterator[Outcome]:
         found = match(rule, context.environment, context.settings, context.matrix.kinds)
         if found is None:
             continue
-        blocker = blocked_by(found)
+        blocker = blocked_by(found, context.matrix.told)
         if blocker:
             open_by[blocker] += 1
         else:
             yield finding(found, context.environment, context.settings)
     for name, count in sorted(open_by.items()):
-        yield Skip(f"rules about {name}", f"{name} unknown: {count} rule{'s' if count > 1 else ''} not decided")
+        yield Skip(f"rules about {name}", f"{name} unknown: {count} rule{'s' if count > 1 else ''}")
 
 
-def blocked_by(found: Match) -> str:
+def blocked_by(found: Match, told: frozenset[str]) -> str:
     """What keeps a rule out of the report, or an empty string.
 
     Machine facts, packages and uses that nobody gave never speak. A setting that nobody gave speaks where the
-    rule says so, and for silent effects; a loud fault will announce itself.
+    rule says so, and for silent effects of certain releases; a loud fault will announce itself, and a rule about
+    settings alone has nothing to say while they are not known.
     """
     if found.open_packages:
         return "other packages"
     if found.open_facts:
-        return found.open_facts[0]
+        name = subject_of_fact(found.open_facts[0].split(" ")[0])
+        return "what only a deep check or you can tell" if name in told else name
     if found.open_uses:
         return "what your code does"
+    if any(item.key == "model_type" for item in found.open_settings):
+        return "the model's type"
+    if found.open_settings and found.rule.status == "change":
+        return "a setting whose meaning changed"
+    if found.open_settings and not found.rule.packages and not found.rule.unknown:
+        return "settings"
     if found.open_settings and not found.rule.unknown and found.rule.effect in LOUD:
-        return "settings of faults that would announce themselves"
+        return "a setting that would announce its fault"
     return ""
 
 
 def severity(found: Match) -> Severity:
     """The severity of a match.
 
-    The rule's own when everything is known and the versions are plain releases; a warning at most for a pre-release; for open settings a
-    warning where the rule says `unknown = "warn"`, else info.
+    The rule's own when everything is known and the versions are plain releases; a warning at most for a pre-release;
+    for open settings a warning where the rule says `unknown = "warn"`, else info.
     """
     own = found.rule.severity
     if found.open_settings:

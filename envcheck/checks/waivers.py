@@ -28,9 +28,9 @@ class Waiver:
 
 
 def find(start: Path) -> list[Waiver]:
-    """Waivers of the nearest `.envcheck.toml` (`[waivers]`) or `pyproject.toml` (`[tool.envcheck.waivers]`) from `start` upwards.
+    """Waivers of the nearest `.envcheck.toml` (`[waivers]`) or `pyproject.toml` (`[tool.envcheck.waivers]`).
 
-    A folder with `.git` ends the search.
+    The search goes from `start` upwards; a folder with `.git` ends it.
 
     Raises:
         InputError: The file cannot be read, or a waiver in it is malformed (all at once).

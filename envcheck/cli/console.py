@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -26,8 +27,12 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("report")
     group.add_argument("--format", choices=FORMATS, default="text", help="form of the report (default: text)")
     group.add_argument("--output", metavar="FILE", help="write the report to FILE instead of standard output")
-    group.add_argument("--fail-on", choices=[*LEVELS, "never"], default="error", help="lowest severity that gives exit code 1")
-    group.add_argument("-v", "--verbose", action="store_true", help="also say where facts were read and what was not decided")
+    group.add_argument(
+        "--fail-on", choices=[*LEVELS, "never"], default="error", help="lowest severity that gives exit code 1",
+    )  # fmt: skip
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="also say where facts were read and what was not decided",
+    )  # fmt: skip
 
 
 def emit(report: Report, args: argparse.Namespace, schema: str = "envcheck.report/1") -> int:
@@ -81,7 +86,8 @@ def write(text: str, output: str | None) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise UsageError(f"cannot write the report: {error.strerror}", where=output) from error
 
 

@@ -46,9 +46,10 @@ def read_json_object(name: str, what: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"the {what} is not JSON: {error.msg}", where=f"{name}:{error.lineno}:{error.colno}") from error
+        where = f"{name}:{error.lineno}:{error.colno}"
+        raise InputError(f"the {what} is not JSON: {error.msg}", where=where) from error
     except (RecursionError, ValueError) as error:
-        raise InputError(f"the {what} is not usable JSON: nested too deeply, or a number too long", where=name) from error
+        raise InputError(f"the {what} is nested too deeply, or has a number too long", where=name) from error
     if not isinstance(document, dict):
         raise InputError(f"the {what} must be a JSON object, not {type(document).__name__}", where=name)
     return document

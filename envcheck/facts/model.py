@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Union
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Unknown:
 
 
 #: One fact. Only `Known` and `Absent` decide conditions; `Unreadable` and `Unknown` leave them open.
-Fact = Union[Known, Absent, Unreadable, Unknown]
+Fact = Known | Absent | Unreadable | Unknown
 
 UNKNOWN = Unknown()
 

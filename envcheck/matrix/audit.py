@@ -151,7 +151,7 @@ def _implies(narrow: Rule, wide: Rule) -> bool:
 
 
 def _inside(narrow: str, wide: str) -> bool:
-    if narrow == wide or wide == ANY:
+    if wide in (narrow, ANY):
         return narrow != ABSENT or wide == ABSENT
     if ABSENT in (narrow, wide) or narrow == ANY:
         return False

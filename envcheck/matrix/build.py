@@ -12,10 +12,11 @@ import tomli
 
 from envcheck.errors import InputError
 from envcheck.matrix.parse import parse_rules
-from envcheck.matrix.rule import Rule
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from envcheck.matrix.rule import Rule
 
 FACT_KINDS = ("version", "word", "list")
 
@@ -32,7 +33,9 @@ def build(folder: Path, files: list[os.DirEntry[str]]) -> bytes:
     for entry in files:
         name = os.path.relpath(entry.path, folder)
         documents[name] = _read(entry.path, name, digest, mistakes)
-    kinds = _kinds(documents.get("vocabulary.toml", {}), mistakes)
+    vocabulary = documents.get("vocabulary.toml", {})
+    kinds = _kinds(vocabulary, mistakes)
+    told = [name for name in kinds if vocabulary["fact"][name].get("from") != "check"]
     rules, uses = _rules(documents, kinds, mistakes)
     if mistakes:
         raise InputError(
@@ -40,7 +43,7 @@ def build(folder: Path, files: list[os.DirEntry[str]]) -> bytes:
             hints=("`matrices/README.md` explains every key",),
         )  # fmt: skip
     tables = {name[7:-5]: text for name, text in documents.items() if name.startswith("tables/")}
-    return _pack(rules, tables, kinds, uses, digest.hexdigest())
+    return _pack(rules, tables, {"kinds": kinds, "told": told, "uses": uses, "digest": digest.hexdigest()})
 
 
 def _read(path: str, name: str, digest: hashlib.blake2b, mistakes: list[str]) -> dict[str, Any]:
@@ -116,9 +119,7 @@ def plain_rule(rule: Rule) -> dict[str, Any]:
     return data
 
 
-def _pack(
-    rules: list[Rule], tables: dict[str, Any], kinds: dict[str, str], uses: dict[str, str], digest: str,
-) -> bytes:  # fmt: skip
+def _pack(rules: list[Rule], tables: dict[str, Any], head: dict[str, Any]) -> bytes:
     body = bytearray()
     conditions: dict[tuple[str, str], int] = {}
     index = []
@@ -126,10 +127,7 @@ def _pack(
         numbers = [conditions.setdefault(item, len(conditions)) for item in rule.packages.items()]
         index.append((*_append(body, plain_rule(rule)), numbers))
     places = {name: _append(body, document) for name, document in tables.items()}
-    head = {
-        "digest": digest, "length": len(body), "conditions": list(conditions), "rules": index,
-        "kinds": kinds, "uses": uses, "tables": places,
-    }  # fmt: skip
+    head = {**head, "length": len(body), "conditions": list(conditions), "rules": index, "tables": places}
     return json.dumps(head, separators=(",", ":")).encode() + b"\n" + bytes(body)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ from envcheck.matrix.settings import UNSAID, UNSET, Settings
 from envcheck.matrix.versions import part, plain, satisfies
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from envcheck.facts.model import Environment, Fact, Gpu
 
 COMPARATORS: dict[str, Callable[[Any, Any], bool]] = {
@@ -38,7 +39,7 @@ def setting_holds(settings: Settings, condition: SettingCondition) -> bool | Non
     """Whether the setting fulfils the condition; None where its value is not known."""
     value = settings.get(condition.key)
     if value is UNSAID:
-        return None
+        return True if condition.or_unknown else None
     if condition.operator == "set":
         return (value is not UNSET) is bool(condition.operand)
     if value is UNSET:

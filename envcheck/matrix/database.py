@@ -1,9 +1,9 @@
 """Find, load and cache the matrix.
 
-The parsed matrix is kept in the user's cache as one file: a first line of JSON (the index: every distinct package condition once, and
-for each rule the numbers of its package conditions and where its text stands), then one line of JSON for each rule and table.
-A check evaluates each distinct package condition once, drops the rules that it rules out, and reads the text of those that are left:
-what a growing database costs at start-up is the index.
+The parsed matrix is kept in the user's cache as one file: a first line of JSON (the index: every distinct package
+condition once, and for each rule the numbers of its package conditions and where its text stands), then one line of
+JSON for each rule and table. A check evaluates each distinct package condition once, drops the rules that it rules
+out, and reads the text of those that are left: what a growing database costs at start-up is the index.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from envcheck.facts.model import Environment
 
 #: Part of the cache key: a change of the cache's form changes it.
-CACHE_FORM = "1"
+CACHE_FORM = "2"
 
 #: The cache is skipped, not an error, where it cannot be written.
 LARGEST_FILE = 32 << 20
@@ -51,6 +51,7 @@ class Matrix:
         conditions: Every distinct package condition: name and specifier.
         index: One entry a rule.
         kinds: Fact name -> kind.
+        told: Facts that an ordinary check does not look for.
         uses: Usage word -> what the user's code does.
         tables: Table name -> place of its text.
         text: The cache file's body that the places refer to.
@@ -62,6 +63,7 @@ class Matrix:
     conditions: list[tuple[str, str]]
     index: list[Indexed]
     kinds: dict[str, str]
+    told: frozenset[str]
     uses: dict[str, str]
     tables: dict[str, tuple[int, int]]
     text: bytes
@@ -149,7 +151,8 @@ def cache_folder(environ: Mapping[str, str]) -> Path | None:
     """Where the cache lives: `ENVCHECK_CACHE`, `XDG_CACHE_HOME`, or `~/.cache`; None where there is no home."""
     if environ.get("ENVCHECK_CACHE"):
         return Path(environ["ENVCHECK_CACHE"])
-    base = environ.get("XDG_CACHE_HOME") or (f"{environ['HOME']}/.cache" if environ.get("HOME") else "")
+    home = environ.get("HOME", "")
+    base = environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home and Path(home).is_dir() else "")
     return Path(base) / "envcheck" if base and base.startswith("/") else None
 
 
@@ -208,7 +211,7 @@ def open_cache(data: bytes, folder: Path, origin: str) -> Matrix:
         folder=folder, origin=origin, digest=index["digest"],
         conditions=[(name, spec) for name, spec in index["conditions"]],
         index=[Indexed(offset, length, tuple(numbers)) for offset, length, numbers in index["rules"]],
-        kinds=index["kinds"], uses=index["uses"],
+        kinds=index["kinds"], told=frozenset(index["told"]), uses=index["uses"],
         tables={name: (offset, length) for name, (offset, length) in index["tables"].items()},
         text=body,
     )  # fmt: skip

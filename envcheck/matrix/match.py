@@ -104,7 +104,7 @@ def reasons(found: Match, environment: Environment, settings: Settings) -> tuple
     for item in rule.settings:
         if item in found.open_settings:
             lines.append(f"only if {item}, which is not known")
-        else:
+        elif settings.get(item.key) is not UNSAID:
             lines.append(f"`{item.key}` is {_setting_text(settings, item.key)}")
     lines += [f"{name} is a pre-release or vendor build, counted as its release" for name in found.inexact]
     return tuple(lines)

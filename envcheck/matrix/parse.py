@@ -179,16 +179,17 @@ def _setting(item: Any, here: Mistakes) -> SettingCondition | None:  # noqa: ANN
     if not isinstance(item, dict) or not isinstance(item.get("key"), str):
         here.add("must be a table with a `key`")
         return None
-    for key in item.keys() - {"key", "or_unset", *OPERATORS}:
+    for key in item.keys() - {"key", "or_unset", "or_unknown", *OPERATORS}:
         here.add(f"unknown key `{key}`")
     operators = [name for name in OPERATORS if name in item]
     if len(operators) != 1:
         here.add(f"needs exactly one of {', '.join(OPERATORS)}")
         return None
-    if not isinstance(item.get("or_unset", False), bool):
-        here.add("`or_unset` must be true or false")
+    flags = {name: item.get(name, False) for name in ("or_unset", "or_unknown")}
+    for name in (name for name, value in flags.items() if not isinstance(value, bool)):
+        here.add(f"`{name}` must be true or false")
     _check_operand(operators[0], item[operators[0]], here)
-    return SettingCondition(item["key"], operators[0], item[operators[0]], bool(item.get("or_unset", False)))
+    return SettingCondition(item["key"], operators[0], item[operators[0]], **flags)
 
 
 def _check_operand(name: str, operand: Any, here: Mistakes) -> None:  # noqa: ANN401 - TOML values

@@ -30,12 +30,14 @@ class SettingCondition:
         operator: One of `OPERATORS`.
         operand: What it compares with.
         or_unset: True when a key that is known not to be set also fulfils it.
+        or_unknown: True when a key of which nothing is known also fulfils it: the condition only excludes.
     """
 
     key: str
     operator: str
     operand: Any
     or_unset: bool = False
+    or_unknown: bool = False
 
     def __str__(self) -> str:
         """In words: `gradient_accumulation_steps` above 1."""
@@ -132,7 +134,7 @@ class Rule:
 
 
 def subject_of_fact(name: str) -> str:
-    """The report's word for a fact: `gpu` for every `gpu.*`, the package for `package:NAME.part`, else the fact's name."""
+    """The report's word for a fact: `gpu` for `gpu.*`, the package for `package:NAME.part`, else the name."""
     if name.startswith("package:"):
         return name.removeprefix("package:").rsplit(".", 1)[0]
     if name.startswith("gpu"):

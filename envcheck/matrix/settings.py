@@ -11,7 +11,8 @@ DEEPSPEED_TOP_LEVEL = frozenset({
     "prescale_gradients", "gradient_predivide_factor", "sparse_gradients", "communication_data_type",
     "steps_per_print", "wall_clock_breakdown", "dump_state", "zero_allow_untested_optimizer",
     "zero_force_ds_cpu_optimizer", "memory_breakdown", "dataloader_drop_last", "disable_allgather", "amp",
-    "optimizer", "scheduler", "zero_optimization", "fp16", "bf16", "bfloat16", "data_types", "seq_parallel_communication_data_type",
+    "optimizer", "scheduler", "zero_optimization", "fp16", "bf16", "bfloat16", "data_types",
+    "seq_parallel_communication_data_type",
     "graph_harvesting", "use_data_before_expert_parallel_", "load_universal_checkpoint", "checkpoint",
 })  # fmt: skip
 

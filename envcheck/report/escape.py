@@ -19,7 +19,7 @@ SECRETS = re.compile(
 )
 ASSIGNED = re.compile(r"(?i)\b([\w-]*(?:token|secret|password|passwd|api[_-]?key)[\w-]*)(\s*[=:]\s*)([^\s&,;`'\"]+)")
 
-MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~-])")
+MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~-])")
 
 
 def visible(text: str) -> str:
@@ -50,8 +50,9 @@ def redacted(text: str) -> str:
 
 def markdown(text: str) -> str:
     """`text` as literal Markdown: nothing in it becomes markup, an HTML tag, a link or a mention."""
-    literal = visible(redacted(text)).replace("@", "@\u200b")
-    return MARKDOWN.sub(r"\\\1", literal).replace("&", "&amp;")
+    literal = visible(redacted(text)).replace("@", "@\u200b")  # a zero-width space: no mention
+    literal = literal.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return MARKDOWN.sub(r"\\\1", literal)
 
 
 def code_span(text: str) -> str:

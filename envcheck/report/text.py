@@ -25,7 +25,10 @@ Line = tuple[Span, ...]
 
 MARKS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "info"}
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "bold cyan"}
-VERDICTS = {Verdict.OK: "bold green", Verdict.WARNING: "bold yellow", Verdict.ERROR: "bold red", Verdict.UNKNOWN: "bold magenta"}
+VERDICTS = {
+    Verdict.OK: "bold green", Verdict.WARNING: "bold yellow", Verdict.ERROR: "bold red",
+    Verdict.UNKNOWN: "bold magenta",
+}  # fmt: skip
 LABEL = 10
 
 
@@ -40,7 +43,7 @@ def lines(report: Report, *, width: int = 100, verbose: bool = False) -> Iterato
     yield from _stack(report, verbose=verbose)
     for finding in report.findings:
         yield ()
-        yield from finding_lines(finding, width)
+        yield from finding_lines(finding, width, brief=not verbose)
     for item in report.waived:
         yield ()
         yield (Span("waived", "bold"), Span(f"  {visible(item.finding.title)} [{item.finding.id}]"))
@@ -62,8 +65,8 @@ def _stack(report: Report, *, verbose: bool) -> Iterator[Line]:
         yield (Span(f"{name:{name_width}}  ", "bold"), Span(f"{value:{value_width}}"), Span(tail, "dim"))
 
 
-def finding_lines(finding: Finding, width: int) -> Iterator[Line]:
-    """One finding as styled lines."""
+def finding_lines(finding: Finding, width: int, *, brief: bool = False) -> Iterator[Line]:
+    """One finding as styled lines; `brief` keeps infos that depend on something to their condition and fix."""
     mark = MARKS[finding.severity]
     uncertain = "" if finding.certain else " (depends)"
     yield (
@@ -71,6 +74,11 @@ def finding_lines(finding: Finding, width: int) -> Iterator[Line]:
         Span(f"  {visible(finding.title)}", "bold"),
         Span(f" [{visible(finding.id)}]", "dim"),
     )
+    if brief and finding.severity is Severity.INFO and not finding.certain:
+        conditions = [reason.removeprefix("only if ") for reason in finding.because if reason.startswith("only if ")]
+        yield from _labelled("only if", " and ".join(conditions).replace(", which is not known", ""), width)
+        yield from _labelled("fix", " or ".join(fix.change for fix in finding.fixes[:2]), width)
+        return
     if finding.place:
         yield from _labelled("at", finding.place, width)
     if finding.symptom:
@@ -108,7 +116,8 @@ def _skips(report: Report, width: int, *, verbose: bool) -> Iterator[Line]:
             for skip in others:
                 yield from _wrapped(f"not decided: {visible(skip.reason)}", width, "  ", "dim")
         else:
-            yield from _wrapped(f"not decided: {'; '.join(visible(skip.reason) for skip in others)}", width, "  ", "dim")
+            reasons = "; ".join(visible(skip.reason) for skip in others)
+            yield from _wrapped(f"not decided: {reasons}", width, "  ", "dim")
 
 
 def _summary(report: Report) -> Line:

@@ -1,0 +1,349 @@
+"""`envcheck config`: lint a DeepSpeed JSON, show what each `auto` becomes, explain a key, write a corrected copy."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from envcheck.cli.check import parse_assignment, read_environment
+from envcheck.cli.console import add_report_options, emit, write
+from envcheck.cli.inputs import read_json_object, read_text
+from envcheck.dsconfig.auto import Effective, Run, effective, mismatches
+from envcheck.dsconfig.document import Document, parse
+from envcheck.dsconfig.keys import KeyTable, version_of
+from envcheck.dsconfig.lint import lint_parsed
+from envcheck.dsconfig.trainer import TrainerArguments, from_command, from_json
+from envcheck.errors import ExitCode, UsageError
+from envcheck.facts.model import Distribution, Environment
+from envcheck.findings import Finding, Report, Skip, StackRow, sort_findings
+from envcheck.matrix.database import load
+from envcheck.matrix.settings import Settings, combine, flatten
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from envcheck.matrix.database import Matrix
+    from envcheck.matrix.rule import Rule
+
+#: Packages whose versions decide what a setting does.
+DECIDING = ("deepspeed", "transformers", "accelerate", "torch", "peft", "trl")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `envcheck config`."""
+    parser.add_argument(
+        "document", nargs="?", metavar="DS.json", help="the DeepSpeed config; `-` is standard input"
+    )
+    parser.add_argument(
+        "--explain", metavar="KEY", help="say what a key does, its default, history and known trouble"
+    )
+    parser.add_argument(
+        "--fix", action="store_true", help="write a corrected copy next to the file, as NAME.fixed.json"
+    )
+    group = parser.add_argument_group("training")
+    trainer = group.add_mutually_exclusive_group()
+    trainer.add_argument("--training-args", metavar="FILE", help="TrainingArguments as JSON")
+    trainer.add_argument(
+        "--training-args-cmd", metavar="COMMAND", help="the launch command, pasted as one argument"
+    )
+    trainer.add_argument(
+        "--no-trainer", action="store_true", help="the file goes to deepspeed.initialize without a Trainer"
+    )
+    group.add_argument(
+        "--world-size", type=positive, metavar="N", help="number of ranks (default: from the command)"
+    )
+    group.add_argument(
+        "--model-config",
+        metavar="FILE",
+        help="the model's config.json: its hidden_size decides `auto` buckets",
+    )
+    group.add_argument("--hidden-size", type=positive, metavar="N", help="hidden size of the model")
+    group.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="told",
+        help="one more setting; may be repeated",
+    )
+    group.add_argument(
+        "--uses",
+        metavar="WORD",
+        action="append",
+        default=[],
+        help="something your code does; may be repeated",
+    )
+    versions = parser.add_argument_group("versions")
+    which = versions.add_mutually_exclusive_group()
+    which.add_argument(
+        "--python", metavar="PATH", help="look at another interpreter's environment, or a venv folder"
+    )
+    which.add_argument(
+        "--snapshot", metavar="FILE", help="a saved or hand-written snapshot; `-` is standard input"
+    )
+    versions.add_argument(
+        "--deepspeed-version", metavar="V", help="judge for this DeepSpeed instead of the installed one"
+    )
+    versions.add_argument(
+        "--transformers-version", metavar="V", help="judge for this transformers instead of the installed one"
+    )
+    versions.add_argument("--matrices", metavar="DIR", help="another matrix folder (also ENVCHECK_MATRICES)")
+    add_report_options(parser)
+
+
+def positive(text: str) -> int:
+    """A positive integer of the command line.
+
+    Raises:
+        ValueError: It is not one (argparse words the message).
+    """
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Lint, explain or fix; returns the exit code."""
+    matrix = load(args.matrices)
+    table = KeyTable.from_data(matrix.table("deepspeed_keys"))
+    if args.explain:
+        return explain(args, matrix, table)
+    trainer = read_trainer(args)
+    name = args.document or (trainer.deepspeed if trainer else "")
+    if not name:
+        raise UsageError(
+            "name a DeepSpeed config", hints=("such as `envcheck config ds.json`, or --explain KEY",)
+        )
+    document = parse(read_text(name, "DeepSpeed config"))
+    environment = read_versions(args)
+    report = build_report(args, matrix, table, document, name, trainer, environment)
+    code = emit(report, args)
+    if args.fix and document.usable:
+        fix(document, name, table, environment, is_trainer(args))
+    return code if document.usable else max(code, int(ExitCode.USAGE))
+
+
+def is_trainer(args: argparse.Namespace) -> bool | None:
+    """Whether the Trainer reads the file; None where nobody said."""
+    if args.no_trainer:
+        return False
+    return True if args.training_args or args.training_args_cmd else None
+
+
+def read_trainer(args: argparse.Namespace) -> TrainerArguments | None:
+    """The Trainer's arguments, where given."""
+    if args.training_args_cmd:
+        return from_command(args.training_args_cmd)
+    return (
+        from_json(read_json_object(args.training_args, "TrainingArguments")) if args.training_args else None
+    )
+
+
+def read_versions(args: argparse.Namespace) -> Environment:
+    """The environment: a snapshot's, another interpreter's, or only the deciding packages of this one."""
+    environment = read_environment(args) if args.snapshot or args.python else installed()
+    packages = dict(environment.packages)
+    for name in ("deepspeed", "transformers"):
+        version = getattr(args, f"{name}_version")
+        if version is not None:
+            if version_of(version) is None:
+                raise UsageError(f"`--{name}-version {version}` is not a version")
+            packages[name] = Distribution(name, version)
+    return dataclasses.replace(environment, packages=packages)
+
+
+def installed() -> Environment:
+    """The deciding packages of this interpreter, by their metadata; nothing else is looked at, which keeps a lint fast."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - not with a snapshot
+
+    packages = {}
+    for name in DECIDING:
+        try:
+            packages[name] = Distribution(name, version(name) or "")
+        except PackageNotFoundError:
+            continue
+    return Environment(packages=packages)
+
+
+def build_report(
+    args: argparse.Namespace,
+    matrix: Matrix,
+    table: KeyTable,
+    document: Document,
+    name: str,
+    trainer: TrainerArguments | None,
+    environment: Environment,
+) -> Report:
+    """Findings of the document, of the rules and of the Trainer's arguments, and the table of effective values."""
+    versions = {package: item.version for package, item in environment.packages.items()}
+    world = args.world_size or (trainer.world_size if trainer else None)
+    state = Run(
+        trainer, world, hidden_size(args), versions.get("transformers", ""), versions.get("deepspeed", "")
+    )
+    findings = lint_parsed(
+        document, name, state.deepspeed or None, table, trainer=is_trainer(args), world_size=world
+    )
+    skipped: list[Skip] = []
+    rows: list[Effective] = []
+    if document.usable:
+        findings += mismatches(document, name, state)
+        rows = effective(flatten(document.plain()), state, table)
+        settings = settings_of(args, document, trainer, rows, world)
+        for outcome in rule_findings(matrix, environment, settings, document, name):
+            (findings if isinstance(outcome, Finding) else skipped).append(outcome)  # type: ignore[arg-type]
+    return Report(
+        findings=sort_findings(findings),
+        skipped=tuple(skipped),
+        stack=(
+            *stack(versions, name),
+            *(StackRow(row.key, f"{row.file} -> {row.shown}  ({row.decided})") for row in rows),
+        ),
+        notes=(f"not read from the command: {' '.join(trainer.unread)}",)
+        if trainer and trainer.unread
+        else (),
+        extra={"config": name, "effective": [dataclasses.asdict(row) for row in rows], "packages": versions},
+    )
+
+
+def stack(versions: dict[str, str], name: str) -> Iterator[StackRow]:
+    """What the lint was made for."""
+    yield StackRow("config", name)
+    for package in ("deepspeed", "transformers"):
+        yield StackRow(
+            package, versions.get(package) or "not known: rules about its releases are not decided"
+        )
+
+
+def settings_of(
+    args: argparse.Namespace,
+    document: Document,
+    trainer: TrainerArguments | None,
+    rows: list[Effective],
+    world: int | None,
+) -> Settings:
+    """The settings that rules are matched against: the file with every known `auto` replaced, the arguments, what was told."""
+    told: dict[str, Any] = {row.key: row.value for row in rows if row.known and row.value != "auto"}
+    if world is not None:
+        told["world_size"] = world
+    if args.model_config:
+        kind = read_json_object(args.model_config, "model config").get("model_type")
+        told.update({"model_type": kind} if kind else {})
+    told.update(parse_assignment(text) for text in args.told)
+    return combine(document.plain(), dict(trainer.values) if trainer else None, told, frozenset(args.uses))
+
+
+def rule_findings(
+    matrix: Matrix,
+    environment: Environment,
+    settings: Settings,
+    document: Document,
+    name: str,
+) -> Iterator[Finding | Skip]:
+    """Rules that hang on a setting which is known here, each with the line of that setting."""
+    from envcheck.checks.rules import blocked_by, finding  # noqa: PLC0415 - not with --explain
+    from envcheck.matrix.match import match  # noqa: PLC0415 - not with --explain
+
+    blocked: dict[str, int] = {}
+    for rule in matrix.candidates(environment):
+        if rule.status == "good" or not rule.settings:
+            continue
+        found = match(rule, environment, settings, matrix.kinds)
+        if found is None or len(found.open_settings) == len(rule.settings):
+            continue
+        blocker = blocked_by(found, matrix.told)
+        if blocker:
+            blocked[blocker] = blocked.get(blocker, 0) + 1
+        else:
+            yield dataclasses.replace(
+                finding(found, environment, settings), place=place_of(rule, document, name)
+            )
+    for blocker, count in sorted(blocked.items()):
+        yield Skip(
+            f"rules about {blocker}", f"{blocker} unknown: {count} rule{'s' if count > 1 else ''} not decided"
+        )
+
+
+def place_of(rule: Rule, document: Document, name: str) -> str:
+    """Where the rule's most telling key is: the last of its keys that is in the file."""
+    inside = [
+        place for item in rule.settings if item.key in document.index and (place := document.place(item.key))
+    ]
+    near = inside or [place for item in rule.settings if (place := document.place(item.key))]
+    return f"{name}:{near[-1].line}:{near[-1].column}" if near else name
+
+
+def hidden_size(args: argparse.Namespace) -> int | None:
+    """The hidden size that the Trainer would take: `hidden_size`, else the largest of `hidden_sizes`, else of `text_config`."""
+    if args.hidden_size or not args.model_config:
+        return args.hidden_size or None
+    config = read_json_object(args.model_config, "model config")
+    inner = config.get("text_config")
+    for place in (config, inner if isinstance(inner, dict) else {}):
+        sizes = [place.get("hidden_size")] if place.get("hidden_size") else place.get("hidden_sizes") or []
+        whole = [size for size in sizes if isinstance(size, int) and not isinstance(size, bool) and size > 0]
+        if whole:
+            return max(whole)
+    return None
+
+
+def explain(args: argparse.Namespace, matrix: Matrix, table: KeyTable) -> int:
+    """Print what is known of a key; returns the exit code.
+
+    Raises:
+        UsageError: No release has it.
+    """
+    from envcheck.dsconfig import explain as words  # noqa: PLC0415 - only with --explain
+
+    key = table.get(args.explain)
+    if key is None:
+        close = table.close_to(args.explain)
+        if len(close) == 1 and close[0].endswith(f".{args.explain}"):
+            key = table.get(close[0])
+        if key is None:
+            hints = tuple(f"did you mean `{item}`?" for item in dict.fromkeys(close)) or (
+                "keys are dotted, such as zero_optimization.stage",
+            )
+            raise UsageError(f"DeepSpeed has no key `{args.explain}`", hints=hints)
+    data = words.facts(key, table, matrix.rules())
+    if args.format == "json":
+        text = json.dumps({"schema": "envcheck.explain/1", **data}, indent=2) + "\n"
+    else:
+        text = "\n".join(words.lines(data)) + "\n"
+    write(text, args.output)
+    return int(ExitCode.OK)
+
+
+def fix(
+    document: Document, name: str, table: KeyTable, environment: Environment, trainer: bool | None
+) -> None:
+    """Write the corrected copy and list the changes on standard error.
+
+    Raises:
+        UsageError: Standard input has no place next to it, or the copy is already there.
+    """
+    from envcheck.dsconfig.fixes import corrected  # noqa: PLC0415 - only with --fix
+
+    if name == "-":
+        raise UsageError("`--fix` writes next to the file; standard input has no such place")
+    installed_version = environment.packages.get("deepspeed")
+    text, edits = corrected(
+        document, table, version_of(installed_version.version) if installed_version else None, trainer
+    )
+    if not edits:
+        print("envcheck: nothing that --fix could correct", file=sys.stderr)
+        return
+    path = Path(name)
+    copy = path.with_name(f"{path.stem}.fixed{path.suffix or '.json'}")
+    if copy.exists():
+        raise UsageError(
+            "the corrected copy is already there", where=str(copy), hints=("move it away first",)
+        )
+    write(text, str(copy))
+    for edit in edits:
+        print(f"{name}:{edit.line}: {edit.what}", file=sys.stderr)
+    print(f"envcheck: wrote {copy} ({len(edits)} change{'s' if len(edits) > 1 else ''})", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""The DeepSpeed configuration: document with places, key table, findings, `auto` resolution, corrections."""

@@ -1,0 +1,198 @@
+"""The DeepSpeed key table: what each key is, and in which releases DeepSpeed reads it.
+
+The table is `matrices/tables/deepspeed_keys.toml`; `tools/deepspeed_keys.py` makes it from DeepSpeed's own sources.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from packaging.version import InvalidVersion, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+#: The old name of a section that DeepSpeed still reads.
+OLD_SECTIONS = {"bfloat16": "bf16"}
+
+#: How alike a name must be to be called a misspelling.
+ALIKE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key.
+
+    Attributes:
+        name: Dotted.
+        type: bool, int, float, str, list, object or any.
+        default: As JSON, in the newest release; empty where there is none.
+        defaults: Where the default changed: release and default from there on.
+        nullable: Whether null is taken.
+        alias: The name people write for it, where this one is only the field's name.
+        allowed: The values it can have, or empty.
+        least, above, most: Bounds, or None.
+        bounds_since: First release with these bounds; empty where the first one listed has them.
+        since: First release that reads it; empty where the first one listed does.
+        removed: First release that does not; empty where the newest does.
+        refused: DeepSpeed's own message where it stops at the removed key.
+        deprecated: First release that calls it deprecated.
+        instead: What replaces it.
+        means: What it does, in DeepSpeed's words.
+    """
+
+    name: str
+    type: str = "any"
+    default: str = ""
+    defaults: tuple[tuple[str, str], ...] = ()
+    nullable: bool = False
+    alias: str = ""
+    allowed: tuple[Any, ...] = ()
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    bounds_since: str = ""
+    since: str = ""
+    removed: str = ""
+    refused: str = ""
+    deprecated: str = ""
+    instead: str = ""
+    means: str = ""
+
+    def default_at(self, version: Version | None) -> str:
+        """The default as JSON in a release; the newest one's where the release is not known."""
+        if version is None or not self.defaults:
+            return self.default
+        return (
+            [text for since, text in self.defaults if Version(since) <= version][-1:][0]
+            if (Version(self.defaults[0][0]) <= version)
+            else self.defaults[0][1]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTable:
+    """The table.
+
+    Attributes:
+        raw: Key -> its entry in the file.
+        strict: Section -> first release in which it refuses unknown keys.
+        open: Sections whose keys are not listed.
+        releases: The releases it was made from, oldest first.
+        pydantic2: First release that refuses fractional floats for integers.
+        optimizers: Optimizers DeepSpeed makes itself -> `since`, `removed`.
+        schedulers: Schedulers -> `since`, `removed`, `params`.
+    """
+
+    raw: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    strict: Mapping[str, str] = field(default_factory=dict)
+    open: frozenset[str] = frozenset()
+    releases: tuple[str, ...] = ()
+    pydantic2: str = ""
+    optimizers: Mapping[str, dict[str, str]] = field(default_factory=dict)
+    schedulers: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> KeyTable:
+        """From the parsed file."""
+        return cls(
+            raw=data.get("key", {}),
+            strict=data.get("strict", {}),
+            open=frozenset(data.get("open", {}).get("sections", ())),
+            releases=tuple(data.get("releases", ())),
+            pydantic2=data.get("pydantic2", ""),
+            optimizers=data.get("optimizer", {}),
+            schedulers=data.get("scheduler", {}),
+        )
+
+    def get(self, name: str) -> Key | None:
+        """The key of a dotted name, or None."""
+        entry = self.raw.get(current(name))
+        if entry is None:
+            return None
+        values = {
+            **entry,
+            "allowed": tuple(entry.get("allowed", ())),
+            "defaults": tuple(map(tuple, entry.get("defaults", ()))),
+        }
+        return Key(name, **values)
+
+    def is_open(self, section: str) -> bool:
+        """Whether the keys of a section, or of one above it, are not listed."""
+        name = current(section)
+        while name:
+            entry = self.raw.get(name)
+            if name in self.open or (entry is not None and not self.has_keys(name)):
+                return True
+            name = name.rpartition(".")[0]
+        return False
+
+    def has_keys(self, section: str) -> bool:
+        """Whether keys of a section are listed."""
+        return any(name.startswith(f"{section}.") for name in self.raw)
+
+    def refuses(self, section: str, version: Version | None) -> bool | None:
+        """Whether a section stops at unknown keys; None where that hangs on the release, which is not known."""
+        since = self.strict.get(current(section))
+        if since is None:
+            return False
+        if version is None:
+            return True if since == self.releases[0] else None
+        return version >= Version(since)
+
+    def nearest(self, name: str) -> str:
+        """The known name that an unknown one probably means, or an empty string."""
+        section, _, last = current(name).rpartition(".")
+        siblings = [*self.children(section)]
+        if close := get_close_matches(last.lower(), siblings, 1, ALIKE):
+            return f"{section}.{close[0]}".lstrip(".")
+        if section and not section.startswith("zero_optimization"):
+            return ""
+        elsewhere = [key for key in self.raw if key.rpartition(".")[2] == last and key != name]
+        if len(elsewhere) == 1 or (elsewhere and elsewhere[0].startswith("zero_optimization.")):
+            return elsewhere[0]
+        return ""
+
+    def children(self, section: str) -> Iterator[str]:
+        """The last parts of the keys directly in a section."""
+        prefix = f"{section}." if section else ""
+        for key in self.raw:
+            rest = key.removeprefix(prefix)
+            if key.startswith(prefix) and "." not in rest:
+                yield rest
+
+    def close_to(self, name: str) -> list[str]:
+        """Dotted names that resemble a name, for `--explain`."""
+        last = {key.rpartition(".")[2]: key for key in self.raw}
+        found = [key for key in self.raw if key.rpartition(".")[2] == name]
+        return found or [
+            *get_close_matches(name, list(self.raw), 3, ALIKE),
+            *(last[item] for item in get_close_matches(name, list(last), 3, ALIKE)),
+        ]
+
+
+def current(name: str) -> str:
+    """A dotted name with old section names replaced."""
+    head, dot, rest = name.partition(".")
+    return f"{OLD_SECTIONS.get(head, head)}{dot}{rest}"
+
+
+def version_of(text: str) -> Version | None:
+    """The release a version text leads to (`0.18.0+abc` and `0.18.0rc1` are 0.18.0), or None."""
+    try:
+        found = Version(text)
+    except InvalidVersion:
+        return None
+    return Version(found.base_version)
+
+
+def json_text(value: object) -> str:
+    """A value as JSON, short."""
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - a line of a report

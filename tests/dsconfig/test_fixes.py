@@ -1,0 +1,79 @@
+"""`--fix`: strict JSON, the same order, nothing else changed, never over the original."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envcheck.cli.main import main
+from envcheck.dsconfig.document import parse
+from envcheck.dsconfig.fixes import corrected
+from envcheck.dsconfig.lint import default_table
+
+if TYPE_CHECKING:
+    import pytest
+
+TABLE = default_table()
+BROKEN = """{
+  // precision
+  "bf16": {"enabled": True,},
+  "gradient_cliping": "1.0",   # a typo
+  "zero_optimization": {
+    "stage": 2,
+    'contiguous_gradients': "false",
+    "cpu_offload": true
+    "reduce_bucket_size": 5e8
+  }
+}
+"""
+MENDED = """{
+  "bf16": {"enabled": true},
+  "gradient_clipping": 1.0,
+  "zero_optimization": {
+    "stage": 2,
+    "contiguous_gradients": false,
+    "offload_optimizer": {"device": "cpu"},
+    "reduce_bucket_size": 5e8
+  }
+}
+"""
+
+
+def test_order_and_formatting_stay() -> None:
+    text, edits = corrected(parse(BROKEN), TABLE, None, None)
+    assert text == MENDED
+    assert len(edits) >= 7
+    json.loads(text)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.sampled_from(BROKEN.split("\n")), max_size=9))
+def test_a_usable_document_becomes_strict_and_stays_so(lines: list[str]) -> None:
+    document = parse("{" + "\n".join(line for line in lines if line not in ("{", "}")) + "}")
+    if not document.usable or document.duplicates:
+        return
+    text, _ = corrected(document, TABLE, None, None)
+    again, edits = corrected(parse(text), TABLE, None, None)
+    assert json.loads(text) is not None
+    assert (again, edits) == (text, [])
+
+
+def test_good_files_are_left_alone() -> None:
+    for path in (Path(__file__).parent / "good").glob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        assert corrected(parse(text), TABLE, None, True) == (text, [])
+
+
+def test_the_copy_stands_next_to_the_original(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "zero2.json"
+    path.write_text(BROKEN, encoding="utf-8")
+    assert main(["config", str(path), "--fix"]) == 1
+    assert path.read_text(encoding="utf-8") == BROKEN
+    assert (tmp_path / "zero2.fixed.json").read_text(encoding="utf-8") == MENDED
+    assert f"{path}:4: `gradient_cliping` -> `gradient_clipping`" in capsys.readouterr().err
+    assert main(["config", str(path), "--fix"]) == 2
+    assert "already there" in capsys.readouterr().err
