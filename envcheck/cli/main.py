@@ -20,6 +20,7 @@ COMMANDS = {
     "check": "check this environment (or another, or a snapshot) against the matrix; the default",
     "config": "lint a DeepSpeed config; show what each `auto` becomes; explain a key",
     "snapshot": "print the facts of an environment as JSON",
+    "probe": "train tiny models under ZeRO and compare every update with plain torch",
     "matrix": "list, show, lint or count the rules",
 }
 

@@ -22,6 +22,10 @@ NO_IMPORT = 76
 AGREE_SECONDS = 8.0
 
 
+class NoDeviceError(RuntimeError):
+    """The device that was asked for is not there."""
+
+
 class Context:
     """What a scenario needs: rank, world size, device, journal, scratch folder."""
 
@@ -68,10 +72,33 @@ def _import_all(context: Context, request: Dict[str, Any]) -> None:
         context.journal.doing(f"import {name}")
         begin = time.time()
         module = __import__(name)
+        if name == "torch":
+            _choose_device(context)
         if name == "transformers":
             _ = module.Trainer
         context.journal.write("imported", name=name, seconds=round(time.time() - begin, 3))
     context.journal.write("versions", packages=_versions(), python=sys.version.split()[0])
+
+
+def _choose_device(context: Context) -> None:
+    """Settle `auto` and tell DeepSpeed, which asks when it is imported."""
+    import torch
+
+    context.journal.doing("check the device")
+    seen = torch.cuda.is_available()
+    if context.device == "cuda" and not seen:
+        raise NoDeviceError("a GPU was asked for and torch sees none (torch.cuda.is_available() is false)")
+    if context.device == "auto":
+        context.device = "cuda" if seen else "cpu"
+    if context.device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+
+
+def _device_words(device: str, backend: str) -> str:
+    import torch
+
+    name = f" ({torch.cuda.get_device_name()})" if device.startswith("cuda") else ""
+    return f"{device}{name}, {backend}"
 
 
 def _versions() -> Dict[str, str]:
@@ -91,17 +118,16 @@ def _meet(context: Context, request: Dict[str, Any]) -> Any:  # noqa: ANN401 - a
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    context.journal.doing("check the device")
-    if context.device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("torch sees no GPU (torch.cuda.is_available() is false)")
     if request.get("scenarios"):
         _without_shared_memory_op(context)
     context.journal.doing("join the process group")
     store = dist.FileStore(request["rendezvous"], context.world_size)
-    backend = request.get("backend") or ("nccl" if context.device == "cuda" else "gloo")
+    backend = "gloo"
     if context.device == "cuda":
+        backend = "nccl" if torch.cuda.device_count() >= context.world_size else "gloo"
         torch.cuda.set_device(context.rank % torch.cuda.device_count())
         context.device = f"cuda:{torch.cuda.current_device()}"
+    context.journal.write("device", device=_device_words(context.device, backend))
     dist.init_process_group(backend, store=store, rank=context.rank, world_size=context.world_size)
     import deepspeed
 

@@ -1,0 +1,163 @@
+"""`envcheck probe`: train tiny models under ZeRO and compare every gradient and update with plain torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from envcheck.cli.console import add_report_options, emit
+from envcheck.cli.inputs import read_json_object
+from envcheck.errors import ExitCode, UsageError
+from envcheck.matrix.database import load
+
+if TYPE_CHECKING:
+    import argparse
+
+    from envcheck.findings import Report
+    from envcheck.probe.outcome import Outcome
+    from envcheck.probe.spec import Scenario
+
+#: Seconds for everything, unless `--timeout` says otherwise.
+QUICK_TIMEOUT, THOROUGH_TIMEOUT = 300.0, 3600.0
+
+MOST_RANKS = 16
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `envcheck probe`."""
+    group = parser.add_argument_group("what to probe")
+    group.add_argument("--python", metavar="PATH", help="the interpreter, or a venv folder, to probe (default: this one)")
+    group.add_argument("--stages", metavar="LIST", help="ZeRO stages, such as 2 or 2,3 (default: 2,1,3,0, or that of --ds-config)")
+    group.add_argument("--world-size", type=int, default=2, metavar="N", help="ranks (default: 2)")
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (default: auto)")
+    group.add_argument("--path", choices=("engine", "trainer", "both"), default="both", help="bare engine, Trainer, or both")
+    group.add_argument("--ds-config", metavar="FILE", help="your DeepSpeed JSON; only its sizes are shrunk")
+    group.add_argument("--training-args", metavar="FILE", help="your TrainingArguments as JSON")
+    group.add_argument("--model", default="tiny", metavar="tiny|DIR|MODULE:FUNCTION", help="the model (default: tiny ones of our own)")
+    group.add_argument("--thorough", action="store_true", help="every stage, dtype, accumulation and option; minutes")
+    group.add_argument("--seed", type=int, default=1, help="seed of weights and data (default: 1)")
+    group.add_argument("--timeout", type=float, metavar="S", help="seconds for everything (default: 300; 3600 with --thorough)")
+    group.add_argument("--matrices", metavar="DIR", help="another matrix folder (also ENVCHECK_MATRICES)")
+    group.add_argument("--html", metavar="FILE", help="also write a page with the curves of every scenario")
+    group.add_argument("--record", metavar="FILE", help="append the result to FILE (JSON lines), as evidence for rules")
+    add_report_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Probe and report; returns the exit code."""
+    from envcheck.probe import session, summary  # noqa: PLC0415 - not for --help
+
+    chosen = choose(args)
+    timeout = args.timeout or (THOROUGH_TIMEOUT if args.thorough else QUICK_TIMEOUT)
+    matrix = load(args.matrices)
+    outcome = session.probe(
+        interpreter(args.python), chosen, world_size=args.world_size, device=args.device, timeout=timeout,
+        progress=progress(len(chosen)) if sys.stderr.isatty() else None,
+    )  # fmt: skip
+    report = summary.report(outcome, args.world_size, matrix, session.stale_locks(os.environ))
+    _side_files(args, outcome, report)
+    code = emit(report, args, summary.SCHEMA)
+    if outcome.killed and code != ExitCode.USAGE:
+        return int(ExitCode.FAILED)
+    return code
+
+
+def _side_files(args: argparse.Namespace, outcome: Outcome, report: Report) -> None:
+    if args.html:
+        from envcheck.cli.console import write  # noqa: PLC0415 - only with --html
+        from envcheck.probe import html  # noqa: PLC0415 - only with --html
+
+        write(html.page(outcome, report), args.html)
+    if args.record and not outcome.failure:
+        from envcheck.probe import record  # noqa: PLC0415 - only with --record
+
+        record.append(Path(args.record), record.line(report))
+
+
+def choose(args: argparse.Namespace) -> list[Scenario]:
+    """The scenarios that the options ask for.
+
+    Raises:
+        UsageError: An option makes no sense.
+        InputError: A file is not usable.
+    """
+    from dataclasses import replace  # noqa: PLC0415 - not for --help
+
+    from envcheck.probe import spec, userconfig  # noqa: PLC0415 - not for --help
+
+    if not 1 <= args.world_size <= MOST_RANKS:
+        raise UsageError(f"`--world-size {args.world_size}` is not between 1 and {MOST_RANKS}")
+    if args.timeout is not None and not args.timeout > 0:
+        raise UsageError(f"`--timeout {args.timeout:g}` is not a positive number of seconds")
+    stages = parse_stages(args.stages)
+    paths = (spec.ENGINE, spec.TRAINER) if args.path == "both" else (args.path,)
+    model = None if args.model == "tiny" else absolute(args.model)
+    if args.ds_config or args.training_args:
+        deepspeed = read_json_object(args.ds_config, "DeepSpeed config") if args.ds_config else None
+        trainer = read_json_object(args.training_args, "TrainingArguments") if args.training_args else None
+        chosen = userconfig.scenarios(deepspeed, trainer, stages, paths, model)
+    elif args.thorough:
+        chosen = spec.thorough(stages or spec.STAGE_ORDER, paths, ("fp32", "bf16", "fp16"))
+    else:
+        chosen = spec.quick(stages or spec.STAGE_ORDER, paths)
+    if model:
+        chosen = list({one.id: one for one in (replace(item, model=model) for item in chosen)}.values())
+    return [replace(item, seed=args.seed) for item in chosen]
+
+
+def absolute(model: str) -> str:
+    """A model folder as an absolute path; `module:function` as it is.
+
+    Raises:
+        UsageError: Neither a folder with a `config.json` nor `module:function`.
+    """
+    if (Path(model) / "config.json").is_file():
+        return str(Path(model).resolve())
+    module, colon, function = model.partition(":")
+    if colon and function.isidentifier() and all(part.isidentifier() for part in module.split(".")):
+        return model
+    raise UsageError(f"`--model {model}` is neither `tiny`, nor a folder with a `config.json`, nor `module:function`")
+
+
+def parse_stages(text: str | None) -> tuple[int, ...] | None:
+    """`2,3` as stages, in the order given, each once.
+
+    Raises:
+        UsageError: Not a list of 0, 1, 2, 3.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part in ("0", "1", "2", "3") for part in parts):
+        raise UsageError(f"`--stages {text}` is not a list of stages from 0 to 3", hints=("such as --stages 2,3",))
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def interpreter(given: str | None) -> str:
+    """The path of the interpreter to probe.
+
+    Raises:
+        UsageError: There is none at the place given.
+    """
+    if given is None:
+        return sys.executable
+    path = Path(given)
+    for candidate in (path / "bin" / "python", path):
+        if candidate.is_file() and os.access(candidate, os.X_OK):
+            return str(candidate.absolute())
+    raise UsageError(f"no interpreter at `{given}`", hints=("give a python executable or the folder of a venv",))
+
+
+def progress(count: int) -> Any:  # noqa: ANN401 - a callback
+    """A callback that writes a line to stderr for each scenario."""
+    done = 0
+
+    def show(event: str, record: dict[str, Any]) -> None:
+        nonlocal done
+        done += event == "begin"
+        if event == "begin":
+            print(f"[{done}/{count}] {record['scenario']}", file=sys.stderr)
+
+    return show

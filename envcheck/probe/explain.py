@@ -1,0 +1,86 @@
+"""Which rules of the matrix explain a verdict, and what the device could not show. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from envcheck.facts.model import Distribution, Environment
+from envcheck.matrix.match import match
+from envcheck.matrix.settings import Settings, combine
+from envcheck.probe.attribution import Kind
+from envcheck.probe.spec import ENGINE, TRAINER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from envcheck.matrix.database import Matrix
+    from envcheck.matrix.rule import Rule
+    from envcheck.probe.compare import Result
+    from envcheck.probe.spec import Scenario
+
+#: Effects of rules that can explain a computed difference, and those that can explain a crash or a hang.
+NUMERIC = frozenset({"wrong-gradient", "zero-gradient", "nan", "wrong-loss"})
+LOUD = frozenset({"crash", "import-error", "hang", "build-failure"})
+
+#: A rule about these settings is about streams, which the CPU does not have.
+RACE_KEY = "zero_optimization.overlap_comm"
+
+
+def environment(packages: Mapping[str, str]) -> Environment:
+    """The target's packages as the matrix sees them."""
+    return Environment({name: Distribution(name, version) for name, version in packages.items()}, complete=True)
+
+
+def settings(scenario: Scenario, ranks: int) -> Settings:
+    """What a scenario sets, in the matrix's terms."""
+    told = {
+        "world_size": ranks,
+        "gradient_accumulation_steps": 1 if scenario.backward_calls != "engine" else scenario.accumulation,
+        "bf16.enabled": scenario.dtype == "bf16",
+        "fp16.enabled": scenario.dtype == "fp16",
+    }
+    if scenario.model.startswith("llama"):
+        told["model_type"] = "llama"
+    return combine(scenario.config, scenario.training_args or None, told, uses(scenario))
+
+
+def uses(scenario: Scenario) -> frozenset[str]:
+    """The matrix's usage words that the scenario's own loop confirms."""
+    words = set()
+    if scenario.path == ENGINE and (scenario.model == "mlp-outputs" or not scenario.model.startswith("mlp")):
+        words.add("own-training-loop")
+    if scenario.backward_calls != "engine":
+        words.add("several-backward-per-step")
+    return frozenset(words)
+
+
+def rules_for(result: Result, packages: Mapping[str, str], ranks: int, matrix: Matrix) -> list[Rule]:
+    """The bad rules whose whole condition holds for the scenario and whose effect is of the verdict's kind."""
+    wanted = LOUD if result.kind in (Kind.CRASHED, Kind.HUNG) else NUMERIC
+    where = environment(packages)
+    given = settings(result.scenario, ranks)
+    found = []
+    for rule in matrix.candidates(where):
+        if rule.status == "bad" and rule.effect in wanted:
+            seen = match(rule, where, given, matrix.kinds)
+            if seen is not None and seen.decided and _about_training(rule):
+                found.append(rule)
+    return sorted(found, key=lambda rule: -len(rule.settings))
+
+
+def _about_training(rule: Rule) -> bool:
+    return bool({"deepspeed", "transformers", "accelerate", "torch"} & set(rule.packages))
+
+
+def not_examined(packages: Mapping[str, str], matrix: Matrix) -> list[Rule]:
+    """Rules about races between streams that fit the installed packages: a CPU run says nothing of them."""
+    where = environment(packages)
+    return [
+        rule for rule in matrix.candidates(where)
+        if rule.status in ("bad", "suspect") and any(item.key == RACE_KEY for item in rule.settings)
+    ]  # fmt: skip
+
+
+def path_words(scenario: Scenario) -> str:
+    """`the Trainer` or `the bare engine`."""
+    return "the Trainer" if scenario.path == TRAINER else "the bare engine"
