@@ -25,6 +25,9 @@ SUBSETS_UP_TO = 6
 #: Loss scales begin at this power of two.
 LOSS_SCALE_POWER = 8
 
+#: A factor known no better than this is given no meaning.
+LOOSE = 0.2
+
 
 class Kind(str, Enum):
     """What an observation is."""
@@ -274,7 +277,7 @@ def scale_text(factor: float, shape: Shape, slack: float) -> str:
     }
     shown = factor_text(factor, close)
     for value, text in {**ranks, **named}.items():
-        if value != 1 and abs(factor / value - 1) <= close:
+        if value != 1 and close < LOOSE and abs(factor / value - 1) <= close:
             return f"scaled by {shown}: {text}" if shape.ranks != shape.accumulation else f"scaled by {shown}"
     return f"scaled by {shown}"
 

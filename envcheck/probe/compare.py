@@ -143,7 +143,7 @@ def judge_step(scenario: Scenario, ranks: int, record: Record) -> StepJudgement:
     entries = record["params"]
     earlier = len(entries[0]["gram"]) > ranks * scenario.accumulation
     shape = Shape(ranks, scenario.accumulation, earlier)
-    broken = _non_finite(record, ranks)
+    broken = _non_finite(record, ranks, scenario.dtype)
     if broken:
         return StepJudgement(Kind.NON_FINITE, broken)
     grams = [_matrix(entry["gram"]) for entry in entries]
@@ -160,18 +160,25 @@ def _matrix(rows: Sequence[Sequence[Any]]) -> list[list[float]]:
     return [[number(value) for value in row] for row in rows]
 
 
-def _non_finite(record: Record, ranks: int) -> str:
-    """Which parameter is not finite, or an empty string; says so when plain torch has the same."""
+def _non_finite(record: Record, ranks: int, dtype: str) -> str:
+    """Which parameter is not finite, or an empty string; says so when plain torch has the same.
+
+    Under fp16 an overflow that is skipped is how loss scaling works; elsewhere a skipped step hides a non-finite gradient.
+    """
     step = record["step"] + 1
     for index, loss in enumerate(record["reference_losses"]):
         if not math.isfinite(number(loss)):
             each = len(record["reference_losses"]) // ranks
             return f"loss non-finite in plain torch too: step {step}, rank {index // each}, micro-batch {index % each + 1}"
     names = [entry["name"] for entry in record["params"] if entry["update"]["state"] == "non-finite"]
+    skipped = ""
+    if not names and record.get("overflow") and dtype != "fp16":
+        names = [entry["name"] for entry in record["params"] if entry.get("grad", {}).get("state") == "non-finite"]
+        skipped = " (the optimizer skipped the step)"
     if not names:
         return ""
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"non-finite since step {step} in `{names[0]}`{more}"
+    return f"non-finite since step {step} in `{names[0]}`{more}{skipped}"
 
 
 def tolerances(scenario: Scenario, entry: Record, ranks: int, scale: float, lr: float, expected: float, rough: bool) -> tuple[float, float]:
@@ -270,6 +277,8 @@ def _whole(wrong: list[Seen], shape: Shape, scale: float) -> Diagnosis | None:
     found = diagnose(add([one.products for one in parts if one.products]), shape, scale, tolerance, floor)
     if found.kind is Kind.SCALED and abs(found.factor - 2) < 0.05 and all(one.grad and one.grad.kind is Kind.EQUAL for one in parts):
         return replace(found, kind=Kind.STEPPED_TWICE, text="stepped twice: the update is twice the gradient")
+    if found.kind is Kind.ZERO:
+        return _largest_factor(parts) or found
     if found.kind is not Kind.CORRUPTED:
         return found
     texts = Counter(one.update.text for one in parts)
@@ -277,6 +286,14 @@ def _whole(wrong: list[Seen], shape: Shape, scale: float) -> Diagnosis | None:
     if count * 2 > len(parts):
         return replace(next(one.update for one in parts if one.update.text == text), coefficients=found.coefficients)
     return found
+
+
+def _largest_factor(parts: list[Seen]) -> Diagnosis | None:
+    """The factor of the parameter whose update stands out most from rounding, where only some do."""
+    scaled = [one for one in parts if one.update.kind is Kind.SCALED and one.products and one.floor]
+    if not scaled:
+        return None
+    return max(scaled, key=lambda one: one.products.square / one.floor**2 if one.products else 0.0).update
 
 
 def _text_of(one: Seen) -> str:

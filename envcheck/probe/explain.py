@@ -63,13 +63,15 @@ def rules_for(result: Result, packages: Mapping[str, str], ranks: int, matrix: M
     for rule in matrix.candidates(where):
         if rule.status == "bad" and rule.effect in wanted:
             seen = match(rule, where, given, matrix.kinds)
-            if seen is not None and seen.decided and _about_training(rule):
+            if seen is not None and seen.decided and _about(rule, result.scenario):
                 found.append(rule)
     return sorted(found, key=lambda rule: -len(rule.settings))
 
 
-def _about_training(rule: Rule) -> bool:
-    return bool({"deepspeed", "transformers", "accelerate", "torch"} & set(rule.packages))
+def _about(rule: Rule, scenario: Scenario) -> bool:
+    """Is the rule about something that takes part in the scenario? The bare engine uses neither the Trainer nor accelerate."""
+    taking_part = {"deepspeed", "torch"} | ({"transformers", "accelerate"} if scenario.path == TRAINER else set())
+    return set(rule.packages) <= taking_part
 
 
 def not_examined(packages: Mapping[str, str], matrix: Matrix) -> list[Rule]:

@@ -147,7 +147,7 @@ def environment(base: Mapping[str, str], plan: Plan, rank: int, extensions: Path
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(plan.world_size), LOCAL_SIZE=str(plan.world_size),
         MASTER_ADDR="127.0.0.1", MASTER_PORT="29500", TORCH_EXTENSIONS_DIR=str(extensions), OMP_NUM_THREADS="1",
         GLOO_SOCKET_IFNAME="lo", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1",
-        HF_HUB_DISABLE_TELEMETRY="1", WANDB_DISABLED="true", PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1",
+        HF_HUB_DISABLE_TELEMETRY="1", WANDB_DISABLED="true", PYTHONUNBUFFERED="1",
     )  # fmt: skip
     if plan.device == "cpu":
         env["DS_ACCELERATOR"] = "cpu"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from envcheck.probe import compare
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
+#: Why a scenario of that dtype was not run.
+NO_DTYPE = "this device or DeepSpeed does not do {}"
+
 #: (pattern over "Type: message", why the scenario could not be run). These are lacks of the machine, not faults of the training.
 COULD_NOT = (
     (r"FileNotFoundError.*numactl", "this DeepSpeed wants the program `numactl`, which is not here"),
     (r"view.*(in-?place|inplace)|(in-?place|inplace).*view", "this DeepSpeed cannot step on this device: its gradient hook modifies a view in place"),
-    (r"[Tt]ype fp16 is not supported|fp16 is not supported|FP16.*not support", "this device or DeepSpeed does not do fp16"),
-    (r"[Tt]ype bf16 is not supported|bf16 is not supported|BFloat16.*not support", "this device or DeepSpeed does not do bf16"),
+    (r"[Tt]ype fp16 is not supported|fp16 is not supported|FP16.*not support", NO_DTYPE.format("fp16")),
+    (r"[Tt]ype bf16 is not supported|bf16 is not supported|BFloat16.*not support", NO_DTYPE.format("bf16")),
     (r"Error building extension|Ninja is required|CUDA_HOME|Unable to JIT load|[Nn]o such file or directory: '(gcc|g\+\+|c\+\+)'", "an op could not be compiled"),
     (r"intel_extension_for_pytorch|oneccl", "this DeepSpeed wants Intel's extension for the CPU"),
     (r"not implemented for|NotImplementedError|has not been implemented", "not implemented on this device"),
@@ -70,7 +73,7 @@ def outcome(scenarios: Sequence[Scenario], ranks: int, log: RunLog) -> Outcome:
     return Outcome(
         results,
         failure="" if ran else failure or "no scenario could be run",
-        killed=any(_is_kill(result) for result in results) or (not ran and _killed_early(log)),
+        killed=any(is_kill(result) for result in results) or (not ran and _killed_early(log)),
         packages=versions.get("packages"),
         python=str(versions.get("python", "")),
         device=next((str(one["device"]) for one in own if one["event"] == "device"), ""),
@@ -116,7 +119,8 @@ def _killed_early(log: RunLog) -> bool:
     return any(end.status == -9 for ends in log.ends for end in ends)
 
 
-def _is_kill(result: Result) -> bool:
+def is_kill(result: Result) -> bool:
+    """A rank was killed from outside or ran out of memory."""
     return result.kind is Kind.CRASHED and ("SIGKILL" in result.text or "out of memory" in result.text)
 
 
@@ -179,8 +183,3 @@ def _top(trace: str) -> list[str]:
 
 def _module(path: str) -> str:
     return path.split("site-packages/")[-1] if "site-packages/" in path else path.rsplit("/", 1)[-1]
-
-
-def with_note(result: Result, note: str) -> Result:
-    """The result with one more note."""
-    return replace(result, notes=(*result.notes, note))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from envcheck.findings import Evidence, Finding, Fix, Report, Severity, Skip, StackRow, sort_findings
 from envcheck.probe import explain
 from envcheck.probe.attribution import Kind
+from envcheck.probe.outcome import NO_DTYPE, is_kill
 
 if TYPE_CHECKING:
     from envcheck.matrix.database import Matrix
@@ -25,10 +26,9 @@ def report(outcome: Outcome, ranks: int, matrix: Matrix, extra_findings: tuple[F
     """The report of a probe run."""
     packages = outcome.packages or {}
     explained = {result.scenario.id: _rules(result, packages, ranks, matrix) for result in outcome.results}
-    findings = [finding(one, explained[one.scenario.id], packages) for one in outcome.results if one.looked and not one.good]
-    kept = [one for one in findings if one]
+    findings = [finding(same, explained[same[0].scenario.id], packages) for same in grouped(outcome.results, explained)]
     return Report(
-        findings=sort_findings([*kept, *extra_findings]),
+        findings=sort_findings([*findings, *extra_findings]),
         skipped=tuple(_skips(outcome)),
         stack=tuple(_rows(outcome, ranks)),
         notes=tuple(_notes(outcome, packages, matrix)),
@@ -40,27 +40,52 @@ def _rules(result: Result, packages: dict[str, str], ranks: int, matrix: Matrix)
     return [] if result.good or not result.looked else explain.rules_for(result, packages, ranks, matrix)
 
 
-def finding(result: Result, rules: list[Rule], packages: dict[str, str]) -> Finding | None:
-    """A wrong result as a finding; None for a rank that was killed from outside, which says nothing of the packages."""
-    scenario = result.scenario
-    where = f"ZeRO-{scenario.stage}, {scenario.dtype}, accumulation {scenario.accumulation}, {explain.path_words(scenario)}"
+def grouped(results: tuple[Result, ...], explained: dict[str, list[Rule]]) -> list[list[Result]]:
+    """Wrong results that are one and the same: stage, verdict in words, and the rules that explain it.
+
+    A rank that was killed from outside says nothing of the packages and is left out.
+    """
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    for one in results:
+        if one.looked and not one.good and not is_kill(one):
+            stable = one.text if one.kind is not Kind.WRONG_REPORT else one.kind.value
+            key = (one.scenario.stage, stable, tuple(rule.id for rule in explained[one.scenario.id]))
+            groups.setdefault(key, []).append(one)
+    return list(groups.values())
+
+
+def finding(same: list[Result], rules: list[Rule], packages: dict[str, str]) -> Finding:
+    """Results that are the same as one finding; the numbers are those of the worst of them."""
+    worst = max(same, key=lambda one: one.error if math.isfinite(one.error) else math.inf)
     rule = rules[0] if rules else None
     observed = {name: packages[name] for name in WATCHED if name in packages}
-    because = [*_because(result)]
+    because = [f"in {len(same)} scenario{'s' if len(same) > 1 else ''}: " + ", ".join(one.scenario.id for one in same)]
+    because += _because(worst)
     because += [f"the matrix explains it: {one.id}: {one.title}" for one in rules]
     if rule is None:
-        because.append("not in the matrix yet: " + ", ".join(f"{name} {version}" for name, version in observed.items()))
+        because.append("not in the matrix yet; to report it: " + ", ".join(f"{name} {version}" for name, version in observed.items()))
     return Finding(
-        id=f"probe-{result.kind.value.replace(' ', '-')}",
-        severity=Severity.WARNING if result.kind is Kind.WRONG_REPORT else Severity.ERROR,
-        title=f"{where}: {result.text}",
+        id=f"probe-{worst.kind.value.replace(' ', '-')}",
+        severity=Severity.WARNING if worst.kind is Kind.WRONG_REPORT else Severity.ERROR,
+        title=f"{_where(same)}: {worst.text}",
         subjects=tuple(dict.fromkeys([*(rule.subjects if rule else ("deepspeed",)), "zero_optimization.stage"])),
         observed=observed,
         because=tuple(because),
         fixes=tuple(fix.as_fix() for fix in rule.fix) if rule else _advice(),
-        evidence=(Evidence("probe", result.scenario.id), *(rule.evidence if rule else ())),
-        symptom=f"scenario {scenario.id}",
+        evidence=rule.evidence if rule else (),
     )
+
+
+def _where(same: list[Result]) -> str:
+    """What the scenarios have in common: `ZeRO-2, accumulation 3, bare engine and Trainer`."""
+    first = same[0].scenario
+    parts = [f"ZeRO-{first.stage}"]
+    dtypes = sorted({one.scenario.dtype for one in same})
+    parts.append(" and ".join(dtypes))
+    if len({one.scenario.accumulation for one in same}) == 1:
+        parts.append(f"accumulation {first.accumulation}")
+    paths = dict.fromkeys(explain.path_words(one.scenario) for one in same)
+    return ", ".join([*parts, " and ".join(paths)])
 
 
 def _advice() -> tuple[Fix, ...]:
@@ -88,11 +113,23 @@ def result_count(result: Result) -> int:
 def _skips(outcome: Outcome) -> list[Skip]:
     if outcome.failure:
         return [Skip("probe", outcome.failure, asked=True)]
-    skips: dict[str, list[str]] = {}
+    skips: dict[tuple[str, bool], list[str]] = {}
     for result in outcome.results:
         if not result.looked:
-            skips.setdefault(result.text.removeprefix("skipped: "), []).append(result.scenario.id)
-    return [Skip(", ".join(names), reason, asked=True) for reason, names in skips.items()]
+            key = (result.text.removeprefix("skipped: "), not _beyond_the_device(result))
+            skips.setdefault(key, []).append(result.scenario.id)
+    return [Skip(names_text(names), reason, asked=asked) for (reason, asked), names in skips.items()]
+
+
+def _beyond_the_device(result: Result) -> bool:
+    """A dtype of our own set that the device lacks: nobody asked for it by name."""
+    return result.text == f"skipped: {NO_DTYPE.format(result.scenario.dtype)}" and result.scenario.label != "yours"
+
+
+def names_text(names: list[str], most: int = 3) -> str:
+    """The first few names, and how many more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _rows(outcome: Outcome, ranks: int) -> list[StackRow]:

@@ -1,0 +1,183 @@
+"""Whatever the ranks do, the probe ends within its deadline, names it, and leaves nothing running."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from envcheck.errors import ToolError
+from envcheck.probe import session, spec
+from envcheck.probe.attribution import Kind
+from envcheck.probe.launch import KEEP, Drain, JournalReader
+from envcheck.probe.outcome import Outcome
+
+Fake = Callable[[str], str]
+
+TWO = [spec.scenario("engine", "mlp", 2, "fp32", 3), spec.scenario("engine", "mlp", 1, "fp32", 3)]
+PLAY_ALL = "start()\nfor one in request['scenarios']: play(one)\nwrite('done')\n"
+
+
+def probe(python: str, timeout: float = 20.0, stall: float = 60.0) -> Outcome:
+    begin = time.monotonic()
+    found = session.probe(python, TWO, world_size=2, device="cpu", timeout=timeout, environ=os.environ, stall=stall)
+    assert time.monotonic() - begin < timeout + 8
+    return found
+
+
+def kinds(found: Outcome) -> list[Kind]:
+    return [one.kind for one in found.results]
+
+
+def test_ranks_that_compute_rightly_are_equal(fake: Fake) -> None:
+    found = probe(fake(PLAY_ALL))
+    assert kinds(found) == [Kind.EQUAL, Kind.EQUAL]
+    assert (found.failure, found.device, found.python) == ("", "cpu, gloo", "3.11.7")
+
+
+def test_ranks_that_compute_a_third_are_named(fake: Fake) -> None:
+    found = probe(fake(PLAY_ALL.replace("play(one)", "play(one, 1 / 3)")))
+    assert [one.text for one in found.results] == ["scaled by 1/3: divided by the accumulation steps (3) twice in `w`"] * 2
+
+
+@pytest.mark.parametrize("signal", ["SIGSEGV", "SIGABRT", "SIGKILL"])
+def test_a_rank_that_dies_by_a_signal_is_named_with_its_place_and_the_rest_still_runs(fake: Fake, signal: str) -> None:
+    body = (
+        "start()\n"
+        "if first:\n"
+        "    one = request['scenarios'][0]; write('begin', one['id']); doing('step 1: optimizer step', one['id'])\n"
+        f"    if rank == 1: os.kill(os.getpid(), signal.{signal})\n"
+        "    time.sleep(60)\n"
+        "for one in request['scenarios']: play(one)\n"
+    )
+    found = probe(fake(body))
+    assert kinds(found) == [Kind.CRASHED, Kind.EQUAL]
+    assert f"rank 1 ended by {signal} in `step 1: optimizer step`" in found.results[0].text
+    assert found.killed is (signal == "SIGKILL")
+
+
+def test_a_rank_that_hangs_in_a_collective_is_named_with_its_place(fake: Fake) -> None:
+    body = (
+        "start()\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)\n"
+        "if first:\n"
+        "    one = request['scenarios'][0]; write('begin', one['id']); doing('step 2: micro-batch 1 of 3', one['id'])\n"
+        "    if rank == 0: time.sleep(600)\n"
+        "    write('end', one['id']); time.sleep(600)\n"
+        "for one in request['scenarios']: play(one)\n"
+    )
+    found = probe(fake(body), stall=1.0)
+    assert kinds(found) == [Kind.HUNG, Kind.EQUAL]
+    assert "rank 0 in `step 2: micro-batch 1 of 3`" in found.results[0].text
+
+
+def test_the_deadline_ends_everything(fake: Fake, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    body = (
+        f"open({str(pids)!r}, 'a').write(str(os.getpid()) + '\\n')\n"
+        "import subprocess\n"
+        f"child = subprocess.Popen(['sleep', '600']); open({str(pids)!r}, 'a').write(str(child.pid) + '\\n')\n"
+        "start()\ntime.sleep(600)\n"
+    )
+    found = probe(fake(body), timeout=2.0)
+    assert kinds(found) == [Kind.SKIPPED, Kind.SKIPPED]
+    assert "deadline" in found.failure
+    assert len(pids.read_text().split()) == 4
+    for pid in pids.read_text().split():
+        assert not running(int(pid))
+
+
+def running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_megabytes_on_stderr_block_nobody(fake: Fake) -> None:
+    body = PLAY_ALL.replace("start()\n", "start()\nfor _ in range(300): sys.stderr.write('x' * 65536)\n", 1)
+    assert kinds(probe(fake(body))) == [Kind.EQUAL, Kind.EQUAL]
+
+
+def test_an_import_that_fails_is_could_not_look(fake: Fake) -> None:
+    body = (
+        "doing('import torch')\n"
+        "write('failed', type='ImportError', message='libcudart.so.12: cannot open shared object file', trace=[])\nsys.exit(76)\n"
+    )
+    found = probe(fake(body))
+    assert kinds(found) == [Kind.SKIPPED, Kind.SKIPPED]
+    assert found.failure == (
+        "`torch` cannot be imported in the target environment: ImportError: libcudart.so.12: cannot open shared object file"
+    )
+
+
+def test_an_import_that_crashes_is_named_with_what_was_printed(fake: Fake) -> None:
+    found = probe(fake("doing('import torch')\nprint('Illegal instruction!', flush=True)\nos.kill(os.getpid(), signal.SIGILL)\n"))
+    assert "SIGILL in `import torch`, last printed: Illegal instruction!" in found.failure
+
+
+def test_an_interpreter_that_is_none_is_a_tool_error(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match="cannot run"):
+        probe(str(tmp_path / "nothing"))
+
+
+def test_ranks_out_of_step_are_started_again(fake: Fake) -> None:
+    body = (
+        "start()\n"
+        "if first:\n"
+        "    one = request['scenarios'][0]; write('begin', one['id'])\n"
+        "    write('failed', one['id'], type='RuntimeError', message='Connection closed by peer', trace=[])\n"
+        "    write('end', one['id'], ok=False); sys.exit(75)\n"
+        "for one in request['scenarios']: play(one)\n"
+    )
+    found = probe(fake(body))
+    assert kinds(found) == [Kind.CRASHED, Kind.EQUAL]
+    assert found.results[0].text == "crashed: RuntimeError: Connection closed by peer"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "words"),
+    [
+        ("FileNotFoundError", "[Errno 2] No such file or directory: 'numactl'", "the program `numactl`"),
+        ("RuntimeError", "Output 0 of X is a view and is being modified inplace", "modifies a view in place"),
+        ("RuntimeError", "Error building extension 'cpu_adam'", "an op could not be compiled"),
+        ("ValueError", "Type fp16 is not supported on your device.", "does not do fp16"),
+    ],
+)
+def test_a_lack_of_the_machine_is_skipped_and_no_fault(fake: Fake, kind: str, message: str, words: str) -> None:
+    body = (
+        "start()\nfor one in request['scenarios']:\n"
+        f"    write('begin', one['id']); write('failed', one['id'], type={kind!r}, message={message!r}, trace=[])\n"
+        "    write('end', one['id'], ok=False)\n"
+    )
+    found = probe(fake(body))
+    assert kinds(found) == [Kind.SKIPPED, Kind.SKIPPED]
+    assert words in found.results[0].text
+
+
+def test_a_drain_keeps_head_and_tail(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as stream:
+        drain = Drain(stream)
+        with os.fdopen(writer, "wb") as out:
+            out.write(b"begin" + b"x" * (8 * KEEP) + b"end")
+        drain.thread.join(5)
+        text = drain.text()
+    assert text.startswith("begin")
+    assert text.endswith("end")
+    assert "bytes left out" in text
+    assert len(text) < 5 * KEEP
+
+
+def test_a_half_written_line_waits_for_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    reader = JournalReader(path)
+    assert reader.new() == []
+    path.write_text('{"event": "a", "scenario": ""}\nnot json\n{"event": "b", ', encoding="utf-8")
+    assert [one["event"] for one in reader.new()] == ["a"]
+    with path.open("a", encoding="utf-8") as out:
+        out.write('"scenario": ""}\n')
+    assert [one["event"] for one in reader.new()] == ["b"]

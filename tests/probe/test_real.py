@@ -1,0 +1,98 @@
+"""The probe on real DeepSpeed releases, on the CPU with two gloo ranks: known faults, planted faults, and no false alarm."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from envcheck.probe import session, spec
+from envcheck.probe.attribution import Kind
+from envcheck.probe.outcome import Outcome
+from tests.probe.targets import target
+
+pytestmark = [pytest.mark.slow, pytest.mark.network]
+
+FAULTS = Path(__file__).parent / "faults"
+
+#: fault planted by faults/sitecustomize.py -> (kind, words of the verdict)
+PLANTED = {
+    "none": (Kind.EQUAL, "equal"),
+    "scale-one": (Kind.SCALED, "scaled by 1/2: divided by the ranks (2) twice in `layers.0.weight`"),
+    "zero-one": (Kind.ZERO, "zero gradient in `layers.0.weight`"),
+    "noise-one": (Kind.CORRUPTED, "not a combination of the true gradients in `layers.0.weight`"),
+    "drop-rank": (Kind.DROPPED, "rank 1 missing"),
+    "drop-micro-batch": (Kind.DROPPED, "micro-batch 2 of 3 missing"),
+    "swap": (Kind.SWAPPED, "has the gradient of `layers.1.weight` in `layers.0.weight` and 1 more"),
+    "nan-on-rank-1-from-step-2": (Kind.NON_FINITE, "non-finite since step 2 in `layers.0.weight` (the optimizer skipped the step)"),
+    "never-step": (Kind.NOT_STEPPED, "not stepped: no parameter moved"),
+    "step-twice": (Kind.STEPPED_TWICE, "stepped twice: the update is twice the gradient"),
+    "freeze": (Kind.FROZEN, "frozen: no gradient, not stepped in `layers.0.weight`"),
+    "keep-one-still": (Kind.NOT_STEPPED, "not stepped although its gradient is right in `layers.0.weight`"),
+    "none-again": (Kind.EQUAL, "equal"),
+}
+
+
+def probe(version: str, scenarios: list[spec.Scenario], **environ: str) -> Outcome:
+    return session.probe(
+        target(version), scenarios, world_size=2, device="cpu", timeout=600, environ={**os.environ, **environ}
+    )  # fmt: skip
+
+
+def verdicts(found: Outcome) -> dict[str, str]:
+    return {one.scenario.id: one.text for one in found.results}
+
+
+def test_every_planted_fault_is_caught_and_told_apart() -> None:
+    one = spec.scenario("engine", "mlp", 2, "fp32", 3)
+    scenarios = [replace(one, label=fault) for fault in PLANTED]
+    path = os.pathsep.join(filter(None, [str(FAULTS), os.environ.get("PYTHONPATH")]))
+    found = probe("0.19.8", scenarios, PYTHONPATH=path, ENVCHECK_FAULTS=",".join(PLANTED))
+    assert {one.scenario.label: (one.kind, one.text) for one in found.results} == PLANTED
+
+
+def test_fifty_clean_seeds_over_the_dtypes_give_no_alarm() -> None:
+    scenarios = []
+    for seed in range(2, 52):
+        stage, dtype = (2, 1, 3, 0)[seed % 4], ("fp32", "bf16")[seed // 4 % 2]  # DeepSpeed does no fp16 on the CPU
+        model = ("mlp", "mlp-outputs", "mlp-tied", "mlp-frozen", "llama-tied")[seed % 5]
+        scenarios.append(replace(spec.scenario("engine", model, stage, dtype, 1 + seed % 3), seed=seed))
+    found = probe("0.19.8", scenarios)
+    wrong = {one.scenario.id: one.text for one in found.results if not one.good}
+    assert wrong == {}
+
+
+def test_the_quick_set_is_clean_on_0_19_8() -> None:
+    found = probe("0.19.8", spec.quick(spec.STAGE_ORDER, ("engine", "trainer")))
+    assert set(verdicts(found).values()) == {"equal"}
+
+
+def test_0_17_6_counts_only_the_last_micro_batch() -> None:
+    found = probe("0.17.6", spec.quick((2, 1, 3), ("engine", "trainer")))
+    last = "only micro-batch 3 of 3 counted"
+    assert verdicts(found) == {
+        "engine-zero2-fp32-accumulation3-mlp-small-buckets": last,
+        "engine-zero2-bf16-accumulation3-mlp-outputs": last,
+        "engine-zero2-fp32-accumulation1-mlp-tied-clipped": "equal",
+        "engine-zero2-bf16-accumulation3-mlp-frozen-offload": "micro-batch 2 of 3 missing",
+        "trainer-zero2-bf16-accumulation3-llama-tied": last,
+        "trainer-zero2-bf16-accumulation3-llama-projector": last,
+        "engine-zero1-bf16-accumulation3-mlp-outputs": "equal",
+        "engine-zero1-fp32-accumulation3-mlp": "equal",
+        "trainer-zero1-bf16-accumulation3-llama-tied": "equal",
+        "engine-zero3-bf16-accumulation3-mlp-outputs": "equal",
+        "trainer-zero3-bf16-accumulation3-llama-tied": "equal",
+    }
+
+
+@pytest.mark.gpu
+def test_the_same_code_runs_on_a_gpu() -> None:
+    python = os.environ.get("ENVCHECK_PROBE_GPU_PYTHON")
+    if not python:
+        pytest.skip("ENVCHECK_PROBE_GPU_PYTHON names no interpreter with a CUDA build of torch and DeepSpeed")
+    for ranks in (1, 2):
+        found = session.probe(python, spec.quick((2, 0), ("engine",)), world_size=ranks, device="cuda", timeout=600)
+        assert found.device.startswith("cuda")
+        assert set(verdicts(found).values()) == {"equal"}
