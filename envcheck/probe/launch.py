@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: Bytes kept of the head and of the tail of what a rank prints; the rest is read and dropped.
 KEEP = 64 * 1024
 
+#: Characters of a dumped Python stack that are kept.
+TRACE_KEEP = 64 * 1024
+
 #: Seconds the others get to notice that a rank died, before they are killed too.
 GRACE = 3.0
 
@@ -333,6 +336,6 @@ class Drain:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")[-8000:]
+        return path.read_text(encoding="utf-8", errors="replace")[-TRACE_KEEP:]
     except OSError:
         return ""

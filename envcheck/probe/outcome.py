@@ -111,8 +111,12 @@ def _early_text(failed: Record, stage: str) -> str:
 
 
 def _said(end: RankEnd) -> str:
+    return "".join(f", {line}" for line in _printed(end))
+
+
+def _printed(end: RankEnd) -> list[str]:
     lines = [line.strip() for line in end.output.splitlines() if line.strip()]
-    return f", last printed: {lines[-1][:200]}" if lines else ""
+    return [f"last printed: {lines[-1][:300]}"] if lines else []
 
 
 def _killed_early(log: RunLog) -> bool:
@@ -148,7 +152,7 @@ def _died(scenario: Scenario, log: RunLog) -> Result | None:
             if end.scenario == scenario.id and end.status not in (None, 0, 75):
                 reason = " (killed from outside, or for lack of memory)" if end.status == -9 else ""
                 text = f"crashed: rank {rank} ended by {end.outcome} in `{end.last}`{reason}"
-                return Result(scenario, Kind.CRASHED, text, notes=tuple(_top(end.trace)))
+                return Result(scenario, Kind.CRASHED, text, notes=(*_printed(end), *_top(end.trace)))
     return None
 
 
@@ -177,7 +181,7 @@ def _stacks(log: RunLog, scenario: str) -> tuple[str, ...]:
 
 def _top(trace: str) -> list[str]:
     """The innermost frames of the last dumped stack, as `deepspeed/comm/torch.py:123 in all_reduce`."""
-    frames = re.findall(r"File \"(.*?)\", line (\d+) in (\S+)", trace[trace.rfind("Current thread") :])
+    frames = re.findall(r"File \"(.*?)\", line (\d+) in (\S+)", trace[max(0, trace.rfind("Current thread")) :])
     return [f"innermost frames: {' < '.join(f'{_module(path)}:{line} in {name}' for path, line, name in frames[:4])}"] if frames else []
 
 
