@@ -129,13 +129,21 @@ def compare(scenario: Scenario, ranks: int, records: Sequence[tuple[int, Record]
     if not first:
         reason = notes[0] if notes else "no step was taken"
         return Result(scenario, Kind.NOT_STEPPED, reason, notes=notes[1:])
-    notes += trainerlog.explain(records, first)
+    notes += trainerlog.explain(records, first) + _rough_note(scenario, first)
     judged = [judge_step(scenario, ranks, one) for one in first]
     views = tuple(_view(one, judgement, _losses(records, index)) for index, (one, judgement) in enumerate(zip(first, judged, strict=True)))
     result = _overall(scenario, judged, views)
     if result.good:
         result = _others(result, ranks, first, records, views)
     return replace(result, steps=views, notes=(*result.notes, *notes))
+
+
+def _rough_note(scenario: Scenario, first: list[Record]) -> tuple[str, ...]:
+    """Says where DeepSpeed's API did not give the parameters and the model's own copy was read instead."""
+    names = sorted({name for one in first for name in one.get("rough", ())})
+    if not names or scenario.dtype == "fp32":
+        return ()
+    return (f"{len(names)} parameters were read from the model's own {scenario.dtype} copy, since DeepSpeed's API gives no matching master; tolerances are wider",)
 
 
 def judge_step(scenario: Scenario, ranks: int, record: Record) -> StepJudgement:

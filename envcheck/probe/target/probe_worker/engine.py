@@ -172,3 +172,4 @@ def _dispose(engine: Any) -> None:  # noqa: ANN401
         engine.destroy()
     del engine
     gc.collect()
+    gc.freeze()  # what is still alive (imports, mostly) is not looked through again

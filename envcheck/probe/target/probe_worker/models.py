@@ -63,11 +63,11 @@ class WithProjector(nn.Module):
 
 
 def tiny_llama(tied: bool) -> nn.Module:
-    """A random Llama of two layers, built from its configuration: nothing is downloaded."""
+    """A random Llama of one layer, built from its configuration: nothing is downloaded."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=2, max_position_embeddings=32, tie_word_embeddings=tied, use_cache=False,
         bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip

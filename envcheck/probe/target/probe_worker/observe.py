@@ -19,7 +19,8 @@ def trainable(module: nn.Module) -> List[str]:
 def parameters(engine: Any, names: List[str], stage: int, rough: Optional[Set[str]] = None) -> Named:  # noqa: ANN401
     """The named parameters in full, flat, as float32 on the CPU: the master copy where there is one.
 
-    A collective under ZeRO-1/2/3: every rank must call it. Names without a readable master go into `rough`.
+    A collective under ZeRO-1/2/3: every rank must call it. Names without a readable master go into `rough`, and so do those
+    whose master, as DeepSpeed's API gives it, is not what the model computes with: the model's own copy is then taken.
     """
     read = _api("safe_get_full_fp32_param")
     masters = _unfused_masters(engine.optimizer)
@@ -27,9 +28,9 @@ def parameters(engine: Any, names: List[str], stage: int, rough: Optional[Set[st
     for name, parameter in engine.module.named_parameters():
         if name in names:
             value = _full(read, parameter, stage, masters)
-            if value is None:
+            if value is None or (stage != 3 and not _same(value, parameter)):
                 value = parameter
-                if rough is not None and parameter.dtype != torch.float32:
+                if rough is not None:
                     rough.add(name)
             found[name] = value.detach().float().cpu().flatten().clone()
     return found
@@ -60,6 +61,14 @@ def _api(name: str) -> Any:  # noqa: ANN401 - a function of DeepSpeed, or None i
     import deepspeed.utils
 
     return getattr(deepspeed.utils, name, None)
+
+
+def _same(master: torch.Tensor, parameter: nn.Parameter) -> bool:
+    """Does the master copy, rounded, make the working copy? NaN equals NaN here."""
+    if master.numel() != parameter.numel():
+        return False
+    rounded = master.detach().reshape(parameter.shape).to(parameter.device, parameter.dtype)
+    return bool(torch.isclose(rounded.float(), parameter.detach().float(), rtol=0.01, atol=1e-6, equal_nan=True).all())
 
 
 def _full(

@@ -26,6 +26,7 @@ class Reference:
         rounded = copy.deepcopy(model).to(self.dtype).cpu()
         self.exact = copy.deepcopy(rounded).double()
         self.plain = rounded if dtype != "fp32" else None
+        self.relative: Dict[str, float] = {}
 
     def gradients(self, values: Named, batches: List[Batch]) -> Tuple[List[Named], List[float], Dict[str, float]]:
         """Gradients and losses of every batch at `values` (rounded to the dtype), and the rounding error of each
@@ -36,12 +37,21 @@ class Reference:
         found, losses = _backward(self.exact, values, self.dtype, batches)
         if self.plain is None:
             return found, losses, {}
-        low, _ = _backward(self.plain, values, self.dtype, batches)
-        noise = {}
-        for name in found[0]:
-            errors = [(one[name] - other[name]) for one, other in zip(low, found)]
-            noise[name] = float(sum(errors[1:], errors[0]).norm()) / len(errors)
-        return found, losses, noise
+        if not self.relative:
+            low, _ = _backward(self.plain, values, self.dtype, batches)
+            self.relative = {name: _relative(name, found, low) for name in found[0]}
+        return found, losses, {name: value * _mean_norm(name, found) for name, value in self.relative.items()}
+
+
+def _relative(name: str, found: List[Named], low: List[Named]) -> float:
+    """Rounding error of a parameter's mean gradient in the low dtype, relative to it; measured once, at the first step."""
+    error = torch.stack([one[name] - other[name] for one, other in zip(low, found)]).mean(dim=0)
+    size = _mean_norm(name, found)
+    return float(error.norm()) / size if size else 0.0
+
+
+def _mean_norm(name: str, found: List[Named]) -> float:
+    return float(torch.stack([one[name] for one in found]).mean(dim=0).norm())
 
 
 def _backward(model: nn.Module, values: Named, dtype: Any, batches: List[Batch]) -> Tuple[List[Named], List[float]]:  # noqa: ANN401
