@@ -77,7 +77,7 @@ def _import_all(context: Context, request: Dict[str, Any]) -> None:
 def _versions() -> Dict[str, str]:
     from importlib import metadata
 
-    found = {}
+    found = {}  # type: Dict[str, str]
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
         if name:
