@@ -36,16 +36,20 @@ def check_bitsandbytes(context: Context) -> Iterator[Outcome]:
         certain=build.exact and version.exact and build.told,
         fixes=tuple(_fixes(context, build, row)),
         evidence=evidence(context, "bitsandbytes"),
-        symptom="`Configured CUDA binary not found`, or `Could not find the bitsandbytes CUDA binary`: its optimizers and layers raise.",
+        symptom="`Configured CUDA binary not found` or `Could not find the bitsandbytes CUDA binary`: its layers raise.",
     )
 
 
 def bundled(row: dict[str, Any], cuda: str) -> bool:
-    """Whether a release serves a CUDA version: by its own library, or, where it falls back, by a lower or equal minor of the same major."""
+    """Whether a release serves a CUDA version.
+
+    By its own library, or, where it falls back, by that of a lower minor of the same major.
+    """
     if cuda in row["cuda"]:
         return True
     major, minor = _split(cuda)
-    return bool(row.get("falls_back")) and any(_split(text)[0] == major and _split(text)[1] <= minor for text in row["cuda"])
+    near = any(_split(text)[0] == major and _split(text)[1] <= minor for text in row["cuda"])
+    return near and bool(row.get("falls_back"))
 
 
 def _split(cuda: str) -> tuple[int, int]:

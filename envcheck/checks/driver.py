@@ -71,7 +71,7 @@ def _too_old(
     context: Context, build: TorchBuild, seen: dict[str, str], floor: str, usable: frozenset[int], reason: str,
 ) -> Finding:  # fmt: skip
     compat = context.environment.text("cuda_compat")
-    unless = () if compat else ("only the cuda-compat package on a data-center GPU would lift this; whether it is in use is not known",)
+    unless = () if compat else ("the cuda-compat package would lift this on a data-center GPU; nothing says whether it is used",)
     return Finding(
         id="driver-too-old-for-torch-cuda",
         severity=Severity.ERROR if build.exact else Severity.WARNING,

@@ -95,18 +95,18 @@ def _judge(context: Context, build: TorchBuild, entries: list[dict[str, Any]], d
             yield _not_in_build(context, build, row, entries, device)
         return
     complete = context.matrix.table("torch_arch").get("complete", "")
-    if fitting and complete and satisfies(str(build.version), complete) and build.cuda is None:
-        if not any(serves(row, device.capability, exceptions) for row in fitting):
-            yield _not_in_build(context, build, None, entries, device)
+    whole = bool(fitting and complete and build.cuda is None and satisfies(str(build.version), complete))
+    if whole and not any(serves(row, device.capability, exceptions) for row in fitting):
+        yield _not_in_build(context, build, None, entries, device)
 
 
 def serves(row: dict[str, Any], capability: Version, exceptions: list[dict[str, Any]]) -> bool:
     """Whether a build's machine code or PTX runs on a GPU.
 
-    Machine code runs on its own major with the same or a later minor, but for the listed exceptions; PTX on the same or any later
-    capability. Source: CUDA C++ Programming Guide, binary and PTX compatibility.
+    Machine code runs on its own major with the same or a later minor, but for the listed exceptions; PTX on the same
+    or any later capability. Source: CUDA C++ Programming Guide, binary and PTX compatibility.
     """
-    not_by = next((item["not_by"] for item in exceptions if release(item["gpu"]) == capability), [])
+    not_by: list[str] = next((item["not_by"] for item in exceptions if release(item["gpu"]) == capability), [])
     for text in row["cc"]:
         code = release(text)
         if text not in not_by and code.major == capability.major and code.minor <= capability.minor:
@@ -133,7 +133,7 @@ def _not_in_build(
         certain=known_source and build.told,
         fixes=tuple(_fixes(context, build, entries, device)),
         evidence=evidence(context, "torch_arch"),
-        symptom="`no kernel image is available for execution on the device`, or a warning at start that the GPU is not supported.",
+        symptom="`no kernel image is available for execution on the device`, and a warning at start.",
     )
 
 

@@ -1,4 +1,7 @@
-"""The nvidia-* wheels: two that own the same files, and versions that torch does not pin. Tables: `nvidia_wheel_collisions`, `torch`."""
+"""The nvidia-* wheels: two that own the same files, and versions that torch does not pin.
+
+Tables: `nvidia_wheel_collisions`, `torch`.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +33,19 @@ def _collision(context: Context, row: dict[str, Any], owners: list[str]) -> Find
     build = torch_build(context)
     wrong = [name for name in owners if build and build.cuda_major and not name.endswith(f"-cu{build.cuda_major}")]
     right = [name for name in owners if name not in wrong]
-    repair = f"uninstall {', '.join(wrong)}, then reinstall {', '.join(right)}" if wrong and right else "keep one of them and reinstall it"
+    repair = "keep one of them and reinstall it"
+    if wrong and right:
+        repair = f"uninstall {', '.join(wrong)}, then reinstall {', '.join(right)}"
     return Finding(
         id="nvidia-wheels-share-files",
         severity=Severity.ERROR,
         title=f"{' and '.join(f'`{name}`' for name in owners)} own the same files",
         subjects=tuple(owners),
         observed={name: context.environment.packages[name].version for name in owners},
-        because=(f"both install `{row['path']}`: the one installed last wins, and removing one breaks the other",),
+        because=(f"all install `{row['path']}`: the last one wins, and removing one breaks the rest",),
         fixes=(Fix("do", repair),),
         evidence=evidence(context, "nvidia_wheel_collisions", row),
-        symptom="`undefined symbol` or `cannot open shared object file` at `import torch`, depending on the order of installation.",
+        symptom="`undefined symbol` or `cannot open shared object file` at `import torch`, by the order of installation.",
     )
 
 

@@ -1,4 +1,7 @@
-"""torchvision, torchaudio, xformers, vLLM and triton against torch. Tables: `torch_pairing`, `xformers`, `vllm`, `triton`, `torch`."""
+"""torchvision, torchaudio, xformers and vLLM against torch.
+
+Tables: `torch_pairing`, `xformers`, `vllm`.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,16 @@ from envcheck.checks.torch_build import (
     cuda_of_local,
     evidence,
     minor_of,
-    release,
     row_for,
     rows,
     torch_build,
-    torch_row,
 )
 from envcheck.facts.model import Absent, Known
-from envcheck.findings import Evidence, Finding, Fix, Severity
+from envcheck.findings import Finding, Fix, Severity
 from envcheck.matrix.versions import part, plain, satisfies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from packaging.version import Version
 
     from envcheck.checks.context import Context, Outcome
     from envcheck.checks.torch_build import TorchBuild
@@ -183,52 +182,28 @@ def _release_for(context: Context, build: TorchBuild, name: str) -> Iterator[Fix
         yield Fix("package", f"{name}=={fitting[-1]}")
 
 
-def check_triton(context: Context) -> Iterator[Outcome]:
-    """Triton against torch: pairs known to break are errors, another release line than torch pins is a warning."""
+def check_installing_xformers(context: Context) -> Iterator[Outcome]:
+    """Warn where installing xformers (fact `installing`) would replace torch, because the release pins another one."""
+    installing = context.environment.fact("installing")
     build = torch_build(context)
-    package = context.environment.packages.get("triton")
-    version = plain(package.version) if package else None
-    if build is None or package is None or version is None or context.environment.text("system") == "Windows":
+    if build is None or not isinstance(installing, Known):
         return
-    pin = (torch_row(context, str(build.version)) or {}).get("triton")
-    broken = next((row for row in rows(context, "triton", "breaks") if _breaks(row, build, version.version)), None)
-    if broken is not None:
-        yield _triton_breaks(context, build, package.version, version.exact, broken, pin)
-    elif pin and build.published and minor_of(pin.lstrip("=~")) != minor_of(package.version):
-        yield _triton_pin(context, build, package.version, pin)
-
-
-def _breaks(row: dict[str, Any], build: TorchBuild, triton: Version) -> bool:
-    return bool(satisfies(str(build.version), row["torch"]) and satisfies(str(triton), row["triton"]))
-
-
-def _triton_breaks(
-    context: Context, build: TorchBuild, text: str, exact: bool, row: dict[str, Any], pin: str | None,
-) -> Finding:  # fmt: skip
-    return Finding(
-        id="triton-breaks-torch",
-        severity=capped(Severity.ERROR, build.published, exact),
-        title=f"torch {build.minor} cannot work with triton {text}",
-        subjects=("triton", "torch"),
-        observed={"triton": text, "torch": build.text},
-        because=(f"torch`{row['torch']}` and triton`{row['triton']}` do not fit together",),
-        certain=build.exact and exact,
-        fixes=(Fix("package", f"triton{pin}"),) if pin else (),
-        evidence=evidence(context, "triton", row),
-        symptom=f"`{row['message']}` when torch.compile or another user of Inductor starts.",
-    )
-
-
-def _triton_pin(context: Context, build: TorchBuild, text: str, pin: str) -> Finding:
-    return Finding(
-        id="triton-not-torchs-own",
-        severity=Severity.WARNING,
-        title=f"torch {build.text} is written against triton{pin}, not {text}",
-        subjects=("triton", "torch"),
-        observed={"triton": text, "torch": build.text},
-        because=(f"the wheel of torch {build.version} requires triton{pin}",),
-        certain=build.told,
-        fixes=(Fix("package", f"triton{pin}"),),
-        evidence=(Evidence("code", f"PyPI torch {build.version} metadata"),),
-        symptom="torch.compile may fail at import, while compiling, or for some kernels only.",
-    )
+    for line in (installing.value,) if isinstance(installing.value, str) else installing.value:
+        name, _, version = line.partition("==")
+        if name.strip().lower() != "xformers":
+            continue
+        entries = rows(context, "xformers")
+        row = next((row for row in entries if row["version"] == version.strip()), None if version else entries[-1])
+        if row is None or satisfies(str(build.version), row["torch"]) is not False:
+            continue
+        yield Finding(
+            id="xformers-would-replace-torch",
+            severity=Severity.WARNING,
+            title="Installing xformers would replace torch",
+            subjects=("xformers", "torch"),
+            observed={"torch": build.text, "installing": line},
+            because=(f"xformers {row['version']} requires torch{row['torch']}; pip swaps torch and leaves torchvision behind",),
+            certain=build.exact,
+            fixes=tuple(_release_for(context, build, "xformers")),
+            evidence=evidence(context, "xformers"),
+        )

@@ -56,7 +56,7 @@ def _no_wheel(context: Context, build: TorchBuild, python: str, minor: str, supp
 def _compile(context: Context, build: TorchBuild, python: str, refused: str) -> Iterator[Outcome]:
     told = COMPILE in context.settings.uses or context.settings.get("torch_compile") is True
     if not told:
-        yield Skip("torch.compile and Python", f"torch.compile refuses Python {refused} and later here; whether it is used is not known")
+        yield Skip("torch.compile and Python", f"Python {refused} and later is refused; whether you use it is not known")
         return
     yield Finding(
         id="torch-compile-refuses-python",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from envcheck.checks.gpu import devices
 from envcheck.checks.torch_build import capped, evidence, minor_of, release, row_for, rows, torch_build
-from envcheck.facts.model import Known
+from envcheck.facts.model import Absent
 from envcheck.findings import Finding, Fix, Severity, Skip
 from envcheck.matrix.settings import UNSAID, UNSET
 from envcheck.matrix.versions import plain, satisfies
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 COMPILING = frozenset({"deepspeed", "flash-attn", "apex", "xformers", "causal-conv1d", "mamba-ssm", "transformer-engine-torch"})
 
 #: Optimizer types of a DeepSpeed config for which DeepSpeed compiles no operator.
-PLAIN_OPTIMIZERS = frozenset({"sgd", "adagrad", "muon"})
+PLAIN_OPTIMIZERS = frozenset({"sgd", "adagrad"})
 
 
 def check_deepspeed_nvcc(context: Context) -> Iterator[Outcome]:
-    """nvcc and torch differ in the CUDA version more than DeepSpeed's operator builder allows."""
+    """Find nvcc and torch that differ in the CUDA version more than DeepSpeed's operator builder allows."""
     deepspeed = context.environment.packages.get("deepspeed")
     build = torch_build(context)
     if deepspeed is None or build is None or not build.cuda or plain(deepspeed.version) is None:
@@ -36,8 +36,8 @@ def check_deepspeed_nvcc(context: Context) -> Iterator[Outcome]:
     toolkit = context.environment.text("cuda_toolkit")
     nvcc = minor_of(toolkit) if toolkit else None
     if nvcc is None:
-        if not isinstance(context.environment.fact("cuda_toolkit"), Known) and "cuda_toolkit" not in context.environment.facts:
-            yield Skip("DeepSpeed and nvcc", "cuda_toolkit unknown")
+        if not isinstance(context.environment.fact("cuda_toolkit"), Absent):
+            yield Skip("DeepSpeed and nvcc", f"nvcc `{toolkit}` is not a version" if toolkit else "cuda_toolkit unknown")
         return
     row = row_for(rows(context, "deepspeed_cuda_minor"), deepspeed.version, "deepspeed")
     if row is None or allowed(row, nvcc, build.cuda) or _turned_off(context, deepspeed.version):
@@ -75,10 +75,10 @@ def _refused(context: Context, build: TorchBuild, row: dict[str, Any], deepspeed
     listed = ", ".join(row["minors"]) or "none"
     rule = "another CUDA major is never accepted" if major else f"minors that may differ in this release: {listed}"
     skip = () if major else (Fix("do", "set `DS_SKIP_CUDA_CHECK=1`; minors of one CUDA major are compatible"),)
-    newer = () if major or build.cuda_major != 12 else (Fix("package", "deepspeed>=0.17.2"),)
+    newer = () if major or nvcc.startswith("13") else (Fix("package", "deepspeed>=0.17.2"),)
     return Finding(
         id="deepspeed-nvcc-differs-from-torch",
-        severity=capped(Severity.ERROR, build.exact, build.told, not quiet),
+        severity=capped(Severity.ERROR, build.exact, build.told, compiles_operator(context) is True),
         title=f"DeepSpeed {deepspeed} refuses nvcc {nvcc} beside a torch for CUDA {build.cuda}",
         subjects=("deepspeed", "cuda_toolkit", "torch"),
         observed={"deepspeed": deepspeed, "cuda_toolkit": nvcc, "torch": build.text, "torch_cuda": build.cuda or ""},
@@ -112,7 +112,8 @@ def check_host_compiler(context: Context) -> Iterator[Outcome]:
         subjects=("gcc", "cuda_toolkit"),
         observed={"gcc": gcc or "", "cuda_toolkit": toolkit or ""},
         because=(
-            f"nvcc {row['toolkit']} accepts gcc up to {most}", *(() if building else ("matters only where CUDA code is compiled here",)),
+            f"nvcc {row['toolkit']} accepts gcc up to {most}",
+            *(() if building else ("matters only where CUDA code is compiled here",)),
         ),
         certain=building,
         fixes=(

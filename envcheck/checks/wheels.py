@@ -1,6 +1,7 @@
 """Compiled add-ons (flash-attn, causal-conv1d, mamba-ssm and others) against torch, CUDA, the C++ ABI and Python.
 
-The name of the installed wheel, where it is known, says for what it was compiled. Tables: `flash_attn`, `causal_conv1d`, `mamba_ssm`, `torch`.
+The name of the installed wheel, where it is known, says for what it was compiled.
+Tables: `flash_attn`, `causal_conv1d`, `mamba_ssm`, `torch`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,17 @@ if TYPE_CHECKING:
 #: Package -> table of its published wheels.
 TABLES = {"flash-attn": "flash_attn", "causal-conv1d": "causal_conv1d", "mamba-ssm": "mamba_ssm"}
 
-BUILT_FOR = re.compile(r"cu(?P<cuda>\d{2,3})\.?torch(?P<torch>\d+\.\d+)[\d.]*?(?:cxx11abi(?P<abi>true|false))?(?![\w.])", re.IGNORECASE)
+BUILT_FOR = re.compile(
+    r"cu(?P<cuda>\d{2,3})\.?torch(?P<torch>\d+\.\d+)[\d.]*?(?:cxx11abi(?P<abi>true|false))?(?![\w.])", re.IGNORECASE
+)
 WHEEL = re.compile(r"-(?P<python>(?:cp|py)\d+)-(?P<abi>[a-z0-9]+)-(?P<platform>[\w.]+)\.whl", re.IGNORECASE)
 MANYLINUX = re.compile(r"manylinux_(\d+)_(\d+)_")
+
+
+EVIDENCE = (
+    Evidence("docs", "PyPA specifications: Binary distribution format, file name"),
+    Evidence("issue", "Dao-AILab/flash-attention#821"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +127,7 @@ def _machine_reasons(context: Context, told: BuiltFor) -> Iterator[tuple[str, st
 
 
 def torch_abi(context: Context, build: TorchBuild) -> str:
-    """`true` or `false`: the C++11 ABI of torch, from its fact, else from the table for published wheels; empty where unknown."""
+    """The C++11 ABI of torch, `true` or `false`: its fact, else the table for published wheels; empty where unknown."""
     fact = context.environment.text("torch_cxx11_abi")
     if fact:
         return fact.lower()
@@ -141,8 +150,8 @@ def _wrong_wheel(
         observed={package.name: told.label, **({"torch": build.text} if build and "torch" in subjects else {})},
         because=tuple(sentence for _, sentence in reasons),
         certain=exact,
-        fixes=(Fix("do", f"install the wheel of `{package.name}` for this torch, CUDA, ABI and Python, without pip's cache"),),
-        evidence=(Evidence("docs", "PyPA specifications: Binary distribution format, file name"), Evidence("issue", "Dao-AILab/flash-attention#821")),
+        fixes=(Fix("do", f"install the `{package.name}` wheel for this torch, CUDA, ABI and Python, without pip's cache"),),
+        evidence=EVIDENCE,
         symptom="`undefined symbol` or a missing library when it is imported.",
     )
 
@@ -155,7 +164,7 @@ def check_addon_wheels(context: Context) -> Iterator[Outcome]:
     for name, table in TABLES.items():
         package = context.environment.packages.get(name)
         row = row_for(rows(context, table), package.version) if package else None
-        if package is None or row is None or (told := built_for(package)) and told.torch:
+        if package is None or row is None or ((told := built_for(package)) and told.torch):
             continue
         reasons = list(_outside(context, build, row))
         if reasons:
@@ -183,7 +192,8 @@ def _outside(context: Context, build: TorchBuild, row: dict[str, object]) -> Ite
     if isinstance(majors, list) and build.cuda_major and build.told and build.cuda_major not in majors:
         yield f"it has no wheel for CUDA {build.cuda_major}"
     version = plain(context.environment.text("python") or "")
-    if "python_max" in row and version and release(f"{version.version.major}.{version.version.minor}") > release(str(row["python_max"])):
+    python = release(f"{version.version.major}.{version.version.minor}") if version else None
+    if "python_max" in row and python and python > release(str(row["python_max"])):
         yield f"its wheels end at Python {row['python_max']}"
 
 

@@ -13,7 +13,7 @@ from envcheck.cli.console import add_report_options, emit
 from envcheck.cli.inputs import read_json_object, read_text
 from envcheck.cli.stack import stack_rows
 from envcheck.errors import UsageError
-from envcheck.findings import Report, sort_findings
+from envcheck.findings import Finding, Report, sort_findings
 from envcheck.matrix.database import load
 from envcheck.matrix.settings import Settings, combine
 
@@ -59,13 +59,34 @@ def run(args: argparse.Namespace) -> int:
     settings = read_settings(args)
     accepted = waivers.find(Path.cwd())
     environment = read_environment(args)
-    report = build_report(Context(environment, load(args.matrices), settings), accepted)
+    context = Context(environment, load(args.matrices), settings)
+    report = build_report(context, accepted, config_findings(args, context))
     return emit(report, args)
 
 
-def build_report(context: Context, accepted: list[waivers.Waiver]) -> Report:
-    """Run the checks and put the report together."""
+def config_findings(args: argparse.Namespace, context: Context) -> list[Finding]:
+    """What the DeepSpeed file itself gets wrong: unknown keys, types, duplicates, each with its line."""
+    if not args.ds_config:
+        return []
+    from envcheck.dsconfig.keys import KeyTable  # noqa: PLC0415 - only with --ds-config
+    from envcheck.dsconfig.lint import lint_document  # noqa: PLC0415 - likewise
+
+    deepspeed = context.environment.packages.get("deepspeed")
+    world = context.settings.values.get("world_size")
+    return lint_document(
+        read_text(args.ds_config, "DeepSpeed config"),
+        args.ds_config,
+        deepspeed.version if deepspeed else None,
+        table=KeyTable.from_data(context.matrix.table("deepspeed_keys")),
+        trainer=True if args.training_args else None,
+        world_size=world if isinstance(world, int) else None,
+    )
+
+
+def build_report(context: Context, accepted: list[waivers.Waiver], more: list[Finding]) -> Report:
+    """Run the checks and put the report together with `more` findings."""
     findings, skipped = run_all(context)
+    findings += more
     kept, waived = waivers.apply(findings, accepted, datetime.datetime.now(tz=datetime.timezone.utc).date())
     matrix = context.matrix
     return Report(
@@ -101,10 +122,24 @@ def read_environment(args: argparse.Namespace) -> Environment:
 
 def read_settings(args: argparse.Namespace) -> Settings:
     """The settings the options give."""
-    deepspeed = read_json_object(args.ds_config, "DeepSpeed config") if args.ds_config else None
+    deepspeed = read_deepspeed(args.ds_config) if args.ds_config else None
     trainer = read_json_object(args.training_args, "TrainingArguments") if args.training_args else None
     told = dict(parse_assignment(text) for text in args.told)
     return combine(deepspeed, trainer, told, frozenset(args.uses))
+
+
+def read_deepspeed(name: str) -> dict[str, Any]:
+    """The keys of a DeepSpeed file, read as forgivingly as DeepSpeed reads it.
+
+    Raises:
+        InputError: Nothing can be made of it.
+    """
+    from envcheck.dsconfig.document import parse  # noqa: PLC0415 - only with --ds-config
+
+    document = parse(read_text(name, "DeepSpeed config"))
+    if not document.usable:
+        return read_json_object(name, "DeepSpeed config")  # says what is wrong, and where
+    return document.plain()
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
