@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +13,9 @@ from envcheck.cli.main import main
 from envcheck.dsconfig.document import parse
 from envcheck.dsconfig.fixes import corrected
 from envcheck.dsconfig.lint import default_table
+
+if TYPE_CHECKING:
+    import pytest
 
 TABLE = default_table()
 BROKEN = """{
