@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from envcheck.checks.gpu import devices
 from envcheck.checks.torch_build import cuda_of_tag, evidence, release, rows, torch_build
 from envcheck.facts.model import Absent
 from envcheck.findings import Finding, Fix, Severity, Skip
@@ -103,13 +104,10 @@ def _major(tag: str) -> int:
 
 def _branch(context: Context, driver: str, version: Version) -> Iterator[Finding]:
     """GPUs whose generation the driver's branch has dropped."""
-    for gpu in context.environment.gpus or ():
-        capability = plain(gpu.compute_capability) if gpu.compute_capability else None
-        if capability is None:
-            continue
-        row = _dropped(context, capability.version, version)
+    for device in devices(context):
+        row = _dropped(context, device.capability, version)
         if row is not None:
-            yield _not_served(context, gpu.name or "the GPU", gpu.compute_capability, driver, row)
+            yield _not_served(context, device.shown, driver, row)
             return
 
 
@@ -123,14 +121,15 @@ def _dropped(context: Context, capability: Version, driver: Version) -> dict[str
     return min(fitting, key=lambda row: release(row["below"]), default=None)
 
 
-def _not_served(context: Context, name: str, capability: str, driver: str, row: dict[str, Any]) -> Finding:
+def _not_served(context: Context, shown: str, driver: str, row: dict[str, Any]) -> Finding:
     return Finding(
         id="driver-branch-without-gpu",
         severity=Severity.ERROR,
         title=f"Driver {driver} no longer serves {row['generation']} GPUs",
         subjects=("driver", "gpu"),
-        observed={"driver": driver, "gpu": f"{name} ({capability})"},
+        observed={"driver": driver, "gpu": shown},
         because=(f"R{row['last_branch']} is the last driver branch for compute capability below {row['below']}",),
+        certain=False,
         fixes=(Fix("fact", f"driver<{int(row['last_branch']) + 1}"),),
         evidence=evidence(context, "cuda_driver"),
         symptom="The GPU does not appear in nvidia-smi, and torch finds no device.",

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from envcheck.checks.gpu import Device
     from envcheck.facts.model import Distribution
 
-#: Usage word: quantises to 8 bits with bitsandbytes.
-INT8 = "bitsandbytes-int8"
-
-
 class Need(NamedTuple):
     """The lowest compute capability of a package's kernels, with the reason in words."""
 
@@ -89,7 +85,7 @@ def _int8(context: Context, package: Distribution, found: list[Device]) -> Itera
     lacking = [device for device in found if least and device.capability < release(least)]
     if not lacking or satisfies(package.version, ">=0.37") is not True:
         return
-    told = INT8 in context.settings.uses or context.settings.get("load_in_8bit") is True
+    told = context.settings.get("load_in_8bit") is True
     only = () if told else ("matters only if you load in 8 bits",)
     yield Finding(
         id="bitsandbytes-int8-not-for-this-gpu",

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from packaging.requirements import Requirement
-
 from envcheck.checks.torch_build import cuda_of_tag, evidence, rows, torch_build, torch_row
 from envcheck.findings import Evidence, Finding, Fix, Severity
 from envcheck.matrix.versions import satisfies
@@ -65,17 +63,23 @@ def check_nvidia_pins(context: Context) -> Iterator[Outcome]:
         yield from _pin(context, build, line)
 
 
+def split_pin(line: str) -> tuple[str, str]:
+    """Name and specifier set of a pin of the table `torch`: `("nvidia-cublas", "<=13.1.1.3,>=13.1.0.3")`."""
+    cut = next((place for place, letter in enumerate(line) if letter in "<>=~!"), len(line))
+    return line[:cut], line[cut:]
+
+
 def _pin(context: Context, build: TorchBuild, line: str) -> Iterator[Finding]:
-    need = Requirement(line)
-    package = context.environment.packages.get(need.name)
-    if package is None or satisfies(package.version, str(need.specifier)) is not False:
+    name, spec = split_pin(line)
+    package = context.environment.packages.get(name)
+    if package is None or satisfies(package.version, spec) is not False:
         return
     yield Finding(
         id="nvidia-wheel-not-torchs-own",
         severity=Severity.WARNING,
-        title=f"`{need.name}` is {package.version}, and torch {build.text} pins {need.specifier}",
-        subjects=(need.name, "torch"),
-        observed={need.name: package.version, "torch": build.text},
+        title=f"`{name}` is {package.version}, and torch {build.text} pins {spec}",
+        subjects=(name, "torch"),
+        observed={name: package.version, "torch": build.text},
         because=(f"the PyPI wheel of torch {build.version} requires {line}",),
         certain=build.told,
         fixes=(Fix("package", line),),

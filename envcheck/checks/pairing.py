@@ -1,4 +1,4 @@
-"""torchvision, torchaudio, xformers and vLLM against torch.
+"""torchvision, torchaudio, xformers and vLLM against torch; whether their CUDA builds agree is said by rules.
 
 Tables: `torch_pairing`, `xformers`, `vllm`.
 """
@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from envcheck.checks.torch_build import (
     capped,
-    cuda_of_local,
     evidence,
     minor_of,
     row_for,
     rows,
     torch_build,
 )
-from envcheck.facts.model import Absent, Known
+from envcheck.facts.model import Known
 from envcheck.findings import Finding, Fix, Severity
-from envcheck.matrix.versions import part, plain, satisfies
+from envcheck.matrix.versions import plain, satisfies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +40,6 @@ def check_pairing(context: Context) -> Iterator[Outcome]:
         return
     for name in ("torchvision", "torchaudio"):
         yield from _companion(context, build, name)
-        yield from _cuda_differs(context, build, name)
     for name in ("xformers", "vllm"):
         yield from _pinned(context, build, name)
 
@@ -104,48 +102,6 @@ def _companion_fixes(context: Context, build: TorchBuild, name: str, needed: lis
         yield Fix("package", f"{name}=={row[name]}")
     for text in needed[-1:]:
         yield Fix("package", f"torch=={text}")
-
-
-def _cuda_differs(context: Context, build: TorchBuild, name: str) -> Iterator[Finding]:
-    """A companion built for another CUDA major, or for the CPU beside a CUDA torch, or the other way round."""
-    package = context.environment.packages.get(name)
-    if package is None or build.cuda is None or not build.told or plain(package.version) is None:
-        return
-    other = _companion_cuda(context, name, package.version)
-    if other is None or other.partition(".")[0] == build.cuda.partition(".")[0]:
-        return
-    if name == "torchaudio" and not other:
-        return  # a CPU torchaudio works: its compiled part has no CUDA code that torch's own ops need
-    yield Finding(
-        id=f"{name}-for-another-cuda",
-        severity=capped(Severity.ERROR, build.exact),
-        title=f"`{name}` is built for {_cuda_words(other)}, torch for {_cuda_words(build.cuda)}",
-        subjects=(name, "torch"),
-        observed={name: package.version, "torch": build.text, "torch_cuda": build.cuda or "none"},
-        because=("both must come from the same index: their compiled parts link the same CUDA libraries",),
-        certain=build.exact,
-        fixes=(Fix("package", f"{name}=={_public(package.version)}+{build.tag}"),),
-        evidence=evidence(context, "torch_pairing"),
-        symptom=SYMPTOMS[name],
-    )
-
-
-def _companion_cuda(context: Context, name: str, version: str) -> str | None:
-    """The CUDA version of the companion: `12.1`, empty for a CPU build, None where unknown."""
-    fact = context.environment.fact(f"{name}_cuda")
-    if isinstance(fact, Known) and isinstance(fact.value, str):
-        return minor_of(fact.value)
-    if isinstance(fact, Absent):
-        return ""
-    return cuda_of_local((part(version, "local") or "").lower())
-
-
-def _cuda_words(cuda: str) -> str:
-    return f"CUDA {cuda}" if cuda else "the CPU"
-
-
-def _public(version: str) -> str:
-    return version.partition("+")[0]
 
 
 def _pinned(context: Context, build: TorchBuild, name: str) -> Iterator[Finding]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from envcheck.checks.torch_build import evidence, release, row_for, rows, torch_build, torch_row
 from envcheck.findings import Evidence, Finding, Fix, Severity
@@ -61,7 +60,7 @@ class BuiltFor:
 
 def built_for(package: Distribution) -> BuiltFor | None:
     """What an installed package was compiled for, by its wheel's name or its local version; None where neither says."""
-    name = unquote(package.direct_url).partition("#")[0].partition("?")[0].rpartition("/")[2]
+    name = package.direct_url.replace("%2B", "+").replace("%2b", "+").partition("#")[0].partition("?")[0].rpartition("/")[2]
     name = name if name.endswith(".whl") else ""
     label = name or (part(package.version, "local") or "")
     found = BUILT_FOR.search(label)
@@ -166,7 +165,7 @@ def check_addon_wheels(context: Context) -> Iterator[Outcome]:
         row = row_for(rows(context, table), package.version) if package else None
         if package is None or row is None or ((told := built_for(package)) and told.torch):
             continue
-        reasons = list(_outside(context, build, row))
+        reasons = [*_no_windows(context, table), *_outside(context, build, row)]
         if reasons:
             yield Finding(
                 id=f"{name}-without-wheel",
@@ -195,6 +194,11 @@ def _outside(context: Context, build: TorchBuild, row: dict[str, object]) -> Ite
     python = release(f"{version.version.major}.{version.version.minor}") if version else None
     if "python_max" in row and python and python > release(str(row["python_max"])):
         yield f"its wheels end at Python {row['python_max']}"
+
+
+def _no_windows(context: Context, table: str) -> tuple[str, ...]:
+    missing = context.environment.text("system") == "Windows" and context.matrix.table(table).get("windows") is False
+    return ("no wheels are published for Windows",) if missing else ()
 
 
 def _covering(context: Context, build: TorchBuild, name: str, table: str) -> Iterator[Fix]:
