@@ -142,9 +142,13 @@ def _not_in_build(
 
 
 def _fixes(context: Context, build: TorchBuild, entries: list[dict[str, Any]], device: Device) -> Iterator[Fix]:
-    """The same torch with another build, then the newest torch that serves this GPU; only builds the driver can run."""
+    """The same torch with another build, then the newest torch that serves this GPU.
+
+    Only builds that the driver can run, unless there is none: then the driver has to change as well.
+    """
     exceptions = rows(context, "torch_arch", "exceptions")
-    able = [row for row in entries if serves(row, device.capability, exceptions) and _driver_runs(context, row["build"])]
+    serving = [row for row in entries if serves(row, device.capability, exceptions)]
+    able = [row for row in serving if _driver_runs(context, row["build"])] or serving
     offers = [
         (row["version"], tag)
         for row in reversed(rows(context, "torch"))
