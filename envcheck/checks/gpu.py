@@ -10,6 +10,7 @@ from envcheck.checks.torch_build import (
     cuda_of_tag,
     evidence,
     release,
+    row_for,
     rows,
     torch_build,
 )
@@ -92,12 +93,20 @@ def _judge(context: Context, build: TorchBuild, entries: list[dict[str, Any]], d
     row = next((row for row in fitting if row["build"] == build.tag), None)
     if row is not None:
         if not serves(row, device.capability, exceptions):
-            yield _not_in_build(context, build, row, entries, device)
+            listed = ", ".join(row["cc"]) + (f" and PTX for {row['ptx']}" if row.get("ptx") else "")
+            reason = f"the {row['build']} build of torch {build.minor} has code for {listed}"
+            yield _not_in_build(context, build, reason, entries, device)
+        return
+    floor = row_for(rows(context, "torch_arch", "floors"), build.cuda, "cuda") if build.cuda and build.published else None
+    if floor is not None and device.capability < release(floor["min_cc"]):
+        reason = f"its code begins at {floor['min_cc']} or later: {floor['why']}"
+        yield _not_in_build(context, build, reason, entries, device)
         return
     complete = context.matrix.table("torch_arch").get("complete", "")
     whole = bool(fitting and complete and build.cuda is None and satisfies(str(build.version), complete))
     if whole and not any(serves(row, device.capability, exceptions) for row in fitting):
-        yield _not_in_build(context, build, None, entries, device)
+        reason = f"no published build of torch {build.text} has code for compute capability {device.text}"
+        yield _not_in_build(context, build, reason, entries, device)
 
 
 def serves(row: dict[str, Any], capability: Version, exceptions: list[dict[str, Any]]) -> bool:
@@ -115,21 +124,16 @@ def serves(row: dict[str, Any], capability: Version, exceptions: list[dict[str, 
 
 
 def _not_in_build(
-    context: Context, build: TorchBuild, row: dict[str, Any] | None, entries: list[dict[str, Any]], device: Device,
+    context: Context, build: TorchBuild, reason: str, entries: list[dict[str, Any]], device: Device,
 ) -> Finding:  # fmt: skip
     known_source = build.source != "conda" and build.exact
-    if row is None:
-        reasons = [f"no published build of torch {build.text} has code for compute capability {device.text}"]
-    else:
-        listed = ", ".join(row["cc"]) + (f" and PTX for {row['ptx']}" if row.get("ptx") else "")
-        reasons = [build.why, f"the {row['build']} build of torch {build.minor} has code for {listed}"]
     return Finding(
         id="gpu-not-in-torch-build",
         severity=capped(Severity.ERROR, known_source),
         title=f"This torch build has no code for compute capability {device.text}",
         subjects=("gpu", "torch"),
         observed={"gpu": device.shown, "torch": build.text, **({"torch_cuda": build.cuda} if build.cuda else {})},
-        because=tuple(reasons),
+        because=(build.why, reason) if build.cuda else (reason,),
         certain=known_source and build.told,
         fixes=tuple(_fixes(context, build, entries, device)),
         evidence=evidence(context, "torch_arch"),
@@ -138,9 +142,13 @@ def _not_in_build(
 
 
 def _fixes(context: Context, build: TorchBuild, entries: list[dict[str, Any]], device: Device) -> Iterator[Fix]:
-    """The same torch with another build, then the newest torch that serves this GPU; only builds the driver can run."""
+    """The same torch with another build, then the newest torch that serves this GPU.
+
+    Only builds that the driver can run, unless there is none: then the driver has to change as well.
+    """
     exceptions = rows(context, "torch_arch", "exceptions")
-    able = [row for row in entries if serves(row, device.capability, exceptions) and _driver_runs(context, row["build"])]
+    serving = [row for row in entries if serves(row, device.capability, exceptions)]
+    able = [row for row in serving if _driver_runs(context, row["build"])] or serving
     offers = [
         (row["version"], tag)
         for row in reversed(rows(context, "torch"))

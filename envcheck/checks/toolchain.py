@@ -26,6 +26,13 @@ COMPILING = frozenset({"deepspeed", "flash-attn", "apex", "xformers", "causal-co
 #: Optimizer types of a DeepSpeed config for which DeepSpeed compiles no operator.
 PLAIN_OPTIMIZERS = frozenset({"sgd", "adagrad"})
 
+#: What to add to a finding about compiling, by what the settings say of it.
+OPERATOR_REASONS: dict[bool | None, tuple[str, ...]] = {
+    True: (),
+    False: ("the settings given compile no operator",),
+    None: ("only if your settings make it compile one (its own Adam, or optimizer offload), which is not known",),
+}
+
 
 def check_deepspeed_nvcc(context: Context) -> Iterator[Outcome]:
     """Find nvcc and torch that differ in the CUDA version more than DeepSpeed's operator builder allows."""
@@ -71,22 +78,22 @@ def compiles_operator(context: Context) -> bool | None:
 
 def _refused(context: Context, build: TorchBuild, row: dict[str, Any], deepspeed: str, nvcc: str) -> Finding:
     major = nvcc.partition(".")[0] != str(build.cuda_major)
-    quiet = compiles_operator(context) is False
+    compiles = compiles_operator(context)
     listed = ", ".join(row["minors"]) or "none"
     rule = "another CUDA major is never accepted" if major else f"minors that may differ in this release: {listed}"
     skip = () if major else (Fix("do", "set `DS_SKIP_CUDA_CHECK=1`; minors of one CUDA major are compatible"),)
     newer = () if major or nvcc.startswith("13") else (Fix("package", "deepspeed>=0.17.2"),)
     return Finding(
         id="deepspeed-nvcc-differs-from-torch",
-        severity=capped(Severity.ERROR, build.exact, build.told, compiles_operator(context) is True),
+        severity=capped(Severity.ERROR, build.exact, build.told, compiles is True),
         title=f"DeepSpeed {deepspeed} refuses nvcc {nvcc} beside a torch for CUDA {build.cuda}",
         subjects=("deepspeed", "cuda_toolkit", "torch"),
         observed={"deepspeed": deepspeed, "cuda_toolkit": nvcc, "torch": build.text, "torch_cuda": build.cuda or ""},
         because=(
             build.why, f"DeepSpeed compiles its operators with the nvcc found, and {rule}",
-            *(("the settings given compile no operator",) if quiet else ()),
+            *OPERATOR_REASONS[compiles],
         ),
-        certain=build.exact and build.told and not quiet,
+        certain=build.exact and build.told and compiles is True,
         fixes=(Fix("fact", f"cuda_toolkit=={build.cuda}"), *newer, *skip),
         evidence=evidence(context, "deepspeed_cuda_minor"),
         symptom="`does not match the version torch was compiled with` when an operator (FusedAdam, CPUAdam) is built.",

@@ -23,6 +23,9 @@ CUDA_TAG = re.compile(r"cu(\d{1,2})(\d)")
 NO_CUDA_TAG = re.compile(r"cpu|rocm|xpu")
 REFERENCE = re.compile(r"[\w.-]+/[\w.-]+#\d+")
 
+#: A finding names this many of a table's sources; the table has all.
+SHOWN_SOURCES = 3
+
 #: `torch_source` values whose wheels the tables describe.
 WHEEL_SOURCES = frozenset({"pypi", "pytorch-index"})
 
@@ -153,9 +156,9 @@ def row_for(entries: list[dict[str, Any]], version: str, key: str = "versions") 
 
 
 def evidence(context: Context, table: str, row: Mapping[str, Any] | None = None) -> tuple[Evidence, ...]:
-    """Where a table's row comes from: its own evidence, else the table's sources."""
+    """Where a table's row comes from: its own evidence, else the table's first sources."""
     found = (row or {}).get("evidence") or context.matrix.table(table).get("table", {}).get("sources", [])
-    return tuple(Evidence(kind_of(text), text) for text in found)
+    return tuple(Evidence(kind_of(text), text) for text in found[:SHOWN_SOURCES])
 
 
 def kind_of(reference: str) -> str:

@@ -192,7 +192,7 @@ def build_report(
     rows: list[Effective] = []
     if document.usable:
         findings += mismatches(document, name, state)
-        rows = effective(flatten(document.plain()), state, table)
+        rows = [] if args.no_trainer else effective(flatten(document.plain()), state, table)
         settings = settings_of(args, document, trainer, rows, world)
         for outcome in rule_findings(matrix, environment, settings, document, name):
             (findings if isinstance(outcome, Finding) else skipped).append(outcome)  # type: ignore[arg-type]

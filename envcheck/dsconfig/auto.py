@@ -124,9 +124,7 @@ def left(key: str, known: Key | None, run: Run) -> Effective:
 def argument(key: str, name: str, trainer: TrainerArguments, file: str = '"auto"') -> Effective:
     """A key that an argument fills."""
     value = trainer.get(name)
-    given = (
-        f"TrainingArguments `{name}`" if name in trainer.values else f"default of TrainingArguments `{name}`"
-    )
+    given = f"TrainingArguments `{name}`" if name in trainer.values else f"default of TrainingArguments `{name}`"
     return (
         unknown(key, file, f"{given} (a shell variable)")
         if value == OPEN
@@ -141,9 +139,7 @@ def calculated(key: str, run: Run, flat: Mapping[str, Any]) -> Effective | None:
     if key in ("fp16.enabled", "bf16.enabled", "bfloat16.enabled"):
         return precision(key, trainer)
     if key == "amp.enabled":
-        return Effective(
-            key, '"auto"', value=False, shown="false", decided="TrainingArguments (apex is not asked for)"
-        )
+        return Effective(key, '"auto"', value=False, shown="false", decided="TrainingArguments (apex is not asked for)")
     if key == "optimizer.params.betas":
         betas = [trainer.get("adam_beta1"), trainer.get("adam_beta2")]
         return (
@@ -172,9 +168,7 @@ def precision(key: str, trainer: TrainerArguments) -> Effective:
     if not trainer.known(name):
         return unknown(key, '"auto"', f"TrainingArguments `{name}` (a shell variable)")
     value = bool(trainer.get(name)) or trainer.get(f"{name}_full_eval") is True
-    given = (
-        f"TrainingArguments `{name}`" if name in trainer.values else f"default of TrainingArguments `{name}`"
-    )
+    given = f"TrainingArguments `{name}`" if name in trainer.values else f"default of TrainingArguments `{name}`"
     return Effective(key, '"auto"', value, json_text(value), given)
 
 
@@ -189,9 +183,7 @@ def batch(run: Run) -> Effective:
     if not _whole(micro) or not _whole(accumulation):
         return unknown("train_batch_size", '"auto"', "a shell variable")
     if run.world_size is None:
-        return unknown(
-            "train_batch_size", '"auto"', f"world size x {micro} x {accumulation}: give --world-size"
-        )
+        return unknown("train_batch_size", '"auto"', f"world size x {micro} x {accumulation}: give --world-size")
     total = run.world_size * micro * accumulation
     return Effective(
         "train_batch_size",
@@ -221,11 +213,7 @@ def steps(key: str, trainer: TrainerArguments) -> Effective:
 def sized(key: str, run: Run, flat: Mapping[str, Any]) -> Effective | None:
     """Buckets that follow the model's hidden size; None for any other key."""
     name = key.removeprefix("zero_optimization.")
-    if (
-        name
-        not in ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")
-        or name == key
-    ):
+    if name not in ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold") or name == key:
         return None
     if name != "reduce_bucket_size" and flat.get("zero_optimization.stage") != 3:  # noqa: PLR2004 - ZeRO stage
         return unknown(key, '"auto"', "nobody: the Trainer fills it in under stage 3 only")
@@ -268,9 +256,7 @@ def owner(block: str, flat: Mapping[str, Any], trainer: TrainerArguments) -> Eff
             f"the file; TrainingArguments `{name}` has no effect",
         )
     value = trainer.get(name) or "adamw"
-    return Effective(
-        f"{block}.type", "(absent)", None, str(value), f"TrainingArguments `{name}`", known=False
-    )
+    return Effective(f"{block}.type", "(absent)", None, str(value), f"TrainingArguments `{name}`", known=False)
 
 
 def clipping(run: Run, table: KeyTable) -> Effective:
@@ -310,9 +296,7 @@ def mismatches(document: Document, where: str, run: Run) -> Iterator[Finding]:
     trainer = run.trainer
     if trainer is None:
         return
-    wanted: dict[str, tuple[str, Any]] = {
-        key: (name, trainer.get(name)) for key, name in MATCHED.items() if trainer.known(name)
-    }
+    wanted: dict[str, tuple[str, Any]] = {key: (name, trainer.get(name)) for key, name in MATCHED.items() if trainer.known(name)}
     for key in ("fp16.enabled", "bf16.enabled"):
         decided = precision(key, trainer)
         if decided.known:

@@ -113,11 +113,7 @@ class Document:
     @property
     def usable(self) -> bool:
         """Whether an object was read to its end."""
-        return (
-            self.root is not None
-            and self.root.entries is not None
-            and not any(item.fatal for item in self.problems)
-        )
+        return self.root is not None and self.root.entries is not None and not any(item.fatal for item in self.problems)
 
     def entries(self) -> Iterator[Entry]:
         """Every entry at every depth, in file order, duplicates included."""
@@ -368,9 +364,7 @@ class _Reader:
         if len(text) > LONGEST_NUMBER or not any(sign.isdigit() for sign in text):
             self.stop(
                 "syntax",
-                "a number is too long"
-                if len(text) > LONGEST_NUMBER
-                else f"expected a value, found {self.shown()}",
+                "a number is too long" if len(text) > LONGEST_NUMBER else f"expected a value, found {self.shown()}",
                 start,
             )
         self.at = end

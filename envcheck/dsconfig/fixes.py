@@ -36,9 +36,7 @@ class Edit:
     what: str
 
 
-def corrected(
-    document: Document, table: KeyTable, version: Version | None, trainer: bool | None
-) -> tuple[str, list[Edit]]:
+def corrected(document: Document, table: KeyTable, version: Version | None, trainer: bool | None) -> tuple[str, list[Edit]]:
     """The corrected text and every change, in the order made: a renamed key may show that its value is wrong too."""
     text, made = once(document, table, version, trainer)
     for _ in range(PASSES - 1):
@@ -49,9 +47,7 @@ def corrected(
     return text, made
 
 
-def once(
-    document: Document, table: KeyTable, version: Version | None, trainer: bool | None
-) -> tuple[str, list[Edit]]:
+def once(document: Document, table: KeyTable, version: Version | None, trainer: bool | None) -> tuple[str, list[Edit]]:
     """The corrected text and the edits made, in order; edits that would overlap an earlier one are left out.
 
     Args:
@@ -135,32 +131,22 @@ def keys(document: Document, table: KeyTable) -> Iterator[Edit]:
                 )
         elif table.get(entry.path) is None and not (section and table.is_open(section)):
             nearest = table.nearest(entry.path)
-            same = (
-                nearest.rpartition(".")[0] == current(f"{section}.x").rpartition(".")[0]
-                if section
-                else "." not in nearest
-            )
+            same = nearest.rpartition(".")[0] == current(f"{section}.x").rpartition(".")[0] if section else "." not in nearest
             if nearest and same and nearest not in document.index:
                 yield renamed(entry, nearest.rpartition(".")[2])
 
 
 def renamed(entry: Entry, name: str) -> Edit:
     """Another name for a key."""
-    return Edit(
-        entry.place.offset, entry.key_end, json.dumps(name), entry.place.line, f"`{entry.key}` -> `{name}`"
-    )
+    return Edit(entry.place.offset, entry.key_end, json.dumps(name), entry.place.line, f"`{entry.key}` -> `{name}`")
 
 
-def values(
-    document: Document, table: KeyTable, version: Version | None, trainer: bool | None
-) -> Iterator[Edit]:
+def values(document: Document, table: KeyTable, version: Version | None, trainer: bool | None) -> Iterator[Edit]:
     """Values of the wrong type or spelling that have one right form."""
     for entry in document.entries():
         section = entry.path.rpartition(".")[0]
         strict = bool(section) and table.refuses(section, version) is not False
-        for problem in value_problems(
-            table.get(entry.path), entry, strict=strict, pydantic2=True, trainer=trainer
-        ):
+        for problem in value_problems(table.get(entry.path), entry, strict=strict, pydantic2=True, trainer=trainer):
             if problem.change:
                 old = document.text[entry.value.place.offset : entry.value.end]
                 yield Edit(

@@ -70,9 +70,7 @@ def from_json(values: Mapping[str, Any]) -> TrainerArguments:
     size = values.get("world_size")
     ranks = size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None
     rest = {name: value for name, value in values.items() if name != "world_size"}
-    return TrainerArguments(
-        rest, ranks, str(rest.get("deepspeed") or "") if isinstance(rest.get("deepspeed"), str) else ""
-    )
+    return TrainerArguments(rest, ranks, str(rest.get("deepspeed") or "") if isinstance(rest.get("deepspeed"), str) else "")
 
 
 def from_command(command: str) -> TrainerArguments:
@@ -102,9 +100,7 @@ def from_command(command: str) -> TrainerArguments:
         else:
             values[name] = plain(given)
     named = values.pop("deepspeed", "")
-    return TrainerArguments(
-        values, ranks(launcher or words), named if isinstance(named, str) else "", tuple(unread)
-    )
+    return TrainerArguments(values, ranks(launcher or words), named if isinstance(named, str) else "", tuple(unread))
 
 
 def pairs(words: list[str]) -> Iterator[tuple[str, list[str]]]:
@@ -159,9 +155,7 @@ def ranks(words: list[str]) -> int | None:
     nodes = next((found[name] for name in NODES if name in found), 1)
     if "--num_processes" in found:
         nodes = 1  # accelerate counts over all machines
-    whole = all(
-        isinstance(item, int) and not isinstance(item, bool) and item > 0 for item in (per_node, nodes)
-    )
+    whole = all(isinstance(item, int) and not isinstance(item, bool) and item > 0 for item in (per_node, nodes))
     return per_node * nodes if whole and per_node is not None else None
 
 

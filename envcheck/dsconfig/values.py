@@ -129,9 +129,7 @@ def value_problems(
         yield from bounds(key, entry.path, value, certain=bounded is True)
 
 
-def auto_problems(
-    key: Key | None, path: str, *, strict: bool, trainer: bool | None
-) -> Iterator[ValueProblem]:
+def auto_problems(key: Key | None, path: str, *, strict: bool, trainer: bool | None) -> Iterator[ValueProblem]:
     """An `auto` that nobody will replace."""
     if key is not None and (key.default == '"auto"' or path.startswith("zero_optimization.zenflow.")):
         return
@@ -195,10 +193,7 @@ def boolean(path: str, value: Any, *, strict: bool) -> ValueProblem | None:  # n
         effect = (
             "DeepSpeed converts it here, the Trainer does not"
             if strict
-            else (
-                "DeepSpeed does not convert it: every text counts as true"
-                + ("" if truth else ", this one too")
-            )
+            else ("DeepSpeed does not convert it: every text counts as true" + ("" if truth else ", this one too"))
         )
         return ValueProblem(
             "ds-config-boolean-as-text",

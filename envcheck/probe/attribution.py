@@ -64,7 +64,7 @@ class Shape(NamedTuple):
     earlier: bool = False
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override]
         """K, without the row for earlier steps."""
         return self.ranks * self.accumulation
 

@@ -31,6 +31,9 @@ VERDICTS = {
 }  # fmt: skip
 LABEL = 10
 
+#: So many skips are named without `-v`.
+SKIPS = 4
+
 
 def lines(report: Report, *, width: int = 100, verbose: bool = False) -> Iterator[Line]:
     """The report as styled lines.
@@ -116,7 +119,8 @@ def _skips(report: Report, width: int, *, verbose: bool) -> Iterator[Line]:
             for skip in others:
                 yield from _wrapped(f"not decided: {visible(skip.reason)}", width, "  ", "dim")
         else:
-            reasons = "; ".join(visible(skip.reason) for skip in others)
+            reasons = "; ".join(visible(skip.reason) for skip in others[:SKIPS])
+            reasons += f"; and {len(others) - SKIPS} more (-v lists them)" if len(others) > SKIPS else ""
             yield from _wrapped(f"not decided: {reasons}", width, "  ", "dim")
 
 

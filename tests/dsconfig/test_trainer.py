@@ -118,8 +118,11 @@ def test_no_command_makes_it_fail(command: str) -> None:
 
 NUMBERS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.lists(st.integers(), max_size=2)
 ARGUMENTS = st.sampled_from(
-    ["per_device_train_batch_size", "learning_rate", "max_steps", "warmup_ratio", "warmup_steps", "bf16", "adam_beta1", "deepspeed"]  # noqa: E501 - a pasted command
-)
+    [
+        "per_device_train_batch_size", "learning_rate", "max_steps", "warmup_ratio", "warmup_steps", "bf16", "adam_beta1",
+        "deepspeed",
+    ]
+)  # fmt: skip
 
 
 @settings(deadline=None, max_examples=60)

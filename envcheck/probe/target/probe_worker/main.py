@@ -106,7 +106,7 @@ def _device_words(device: str, backend: str) -> str:
 def _versions() -> Dict[str, str]:
     from importlib import metadata
 
-    found = {}
+    found = {}  # type: Dict[str, str]
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
         if name:
