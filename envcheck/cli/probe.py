@@ -29,13 +29,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `envcheck probe`."""
     group = parser.add_argument_group("what to probe")
     group.add_argument("--python", metavar="PATH", help="the interpreter, or a venv folder, to probe (default: this one)")
-    group.add_argument("--stages", metavar="LIST", help="ZeRO stages, such as 2 or 2,3 (default: 2,1,3,0, or that of --ds-config)")
+    group.add_argument(
+        "--stages", metavar="LIST", help="ZeRO stages, such as 2 or 2,3 (default: 2,1,3,0, or that of --ds-config)"
+    )
     group.add_argument("--world-size", type=int, default=2, metavar="N", help="ranks (default: 2)")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (default: auto)")
     group.add_argument("--path", choices=("engine", "trainer", "both"), default="both", help="bare engine, Trainer, or both")
     group.add_argument("--ds-config", metavar="FILE", help="your DeepSpeed JSON; only its sizes are shrunk")
     group.add_argument("--training-args", metavar="FILE", help="your TrainingArguments as JSON")
-    group.add_argument("--model", default="tiny", metavar="tiny|DIR|MODULE:FUNCTION", help="the model (default: tiny ones of our own)")
+    group.add_argument(
+        "--model", default="tiny", metavar="tiny|DIR|MODULE:FUNCTION", help="the model (default: tiny ones of our own)"
+    )
     group.add_argument("--thorough", action="store_true", help="every stage, dtype, accumulation and option; minutes")
     group.add_argument("--seed", type=int, default=1, help="seed of weights and data (default: 1)")
     group.add_argument("--timeout", type=float, metavar="S", help="seconds for everything (default: 300; 3600 with --thorough)")
@@ -53,9 +57,13 @@ def run(args: argparse.Namespace) -> int:
     timeout = args.timeout or (THOROUGH_TIMEOUT if args.thorough else QUICK_TIMEOUT)
     matrix = load(args.matrices)
     outcome = session.probe(
-        interpreter(args.python), chosen, world_size=args.world_size, device=args.device, timeout=timeout,
+        interpreter(args.python),
+        chosen,
+        world_size=args.world_size,
+        device=args.device,
+        timeout=timeout,
         progress=progress(len(chosen)) if sys.stderr.isatty() else None,
-    )  # fmt: skip
+    )
     report = summary.report(outcome, args.world_size, matrix, session.stale_locks(os.environ))
     _side_files(args, outcome, report)
     code = emit(report, args, summary.SCHEMA)

@@ -25,6 +25,9 @@ SUBSETS_UP_TO = 6
 #: Loss scales begin at this power of two.
 LOSS_SCALE_POWER = 8
 
+#: A large factor this near to a power of two is that power.
+POWER_TOLERANCE = 0.02
+
 #: A factor known no better than this is given no meaning.
 LOOSE = 0.2
 
@@ -92,9 +95,11 @@ class Products:
         """|sum c_k g_k|."""
         total = sum(
             left * right * self.gram[i][j]
-            for i, left in enumerate(coefficients) if left
-            for j, right in enumerate(coefficients) if right
-        )  # fmt: skip
+            for i, left in enumerate(coefficients)
+            if left
+            for j, right in enumerate(coefficients)
+            if right
+        )
         return math.sqrt(max(0.0, total))
 
 
@@ -158,7 +163,7 @@ def diagnose(products: Products, shape: Shape, scale: float, tolerance: float, f
     found = _best(products, shape, right, Slack(max(0.0, tolerance - floor) / expected, floor)) if expected else None
     if found:
         return Diagnosis(*found, *facts)
-    return _fitted(products, shape, right, tolerance, facts)
+    return _fitted(products, right, tolerance, facts)
 
 
 class Slack(NamedTuple):
@@ -230,9 +235,7 @@ def _single(shape: Shape, tail: tuple[float, ...]) -> Iterator[Hypothesis]:
     for rank, micro in places:
         pattern = tuple(float((r, m) != (rank, micro)) for r, m in places)
         yield Hypothesis(Kind.DROPPED, f"micro-batch {micro + 1} of {shape.accumulation} missing on rank {rank}", pattern + tail)
-        own = tuple(
-            1.0 if m != micro else float(shape.ranks if r == rank else 0) for r, m in places
-        )
+        own = tuple(1.0 if m != micro else float(shape.ranks if r == rank else 0) for r, m in places)
         yield Hypothesis(
             Kind.NOT_AVERAGED,
             f"micro-batch {micro + 1} of {shape.accumulation} not averaged over the ranks (rank {rank}'s own)",
@@ -285,7 +288,7 @@ def scale_text(factor: float, shape: Shape, slack: float) -> str:
 def factor_text(factor: float, close: float) -> str:
     """`0.5`, `1/3`, `65536`, `1/65536` (a large factor within 2 % of a power of two is that power: an unpaired loss scale)."""
     power = round(math.log2(abs(factor))) if factor else 0
-    if abs(power) >= LOSS_SCALE_POWER and abs(abs(factor) / 2.0**power - 1) < 0.02:
+    if abs(power) >= LOSS_SCALE_POWER and abs(abs(factor) / 2.0**power - 1) < POWER_TOLERANCE:
         factor = math.copysign(2.0**power, factor)
     if factor and abs(factor) < 1:
         inverse = 1 / factor
@@ -297,9 +300,7 @@ def factor_text(factor: float, close: float) -> str:
     return f"{factor:.3g}"
 
 
-def _fitted(
-    products: Products, shape: Shape, right: list[float], tolerance: float, facts: tuple[float, float]
-) -> Diagnosis:
+def _fitted(products: Products, right: list[float], tolerance: float, facts: tuple[float, float]) -> Diagnosis:
     coefficients = fit(products, right)
     shown = tuple(round(c / right[0], 3) for c in coefficients)
     if products.distance(coefficients) > max(tolerance, 1e-6 * math.sqrt(products.square)):

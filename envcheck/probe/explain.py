@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from envcheck.facts.model import Distribution, Environment
 from envcheck.matrix.match import match
@@ -33,7 +33,7 @@ def environment(packages: Mapping[str, str]) -> Environment:
 
 def settings(scenario: Scenario, ranks: int) -> Settings:
     """What a scenario sets, in the matrix's terms."""
-    told = {
+    told: dict[str, Any] = {
         "world_size": ranks,
         "gradient_accumulation_steps": 1 if scenario.backward_calls != "engine" else scenario.accumulation,
         "bf16.enabled": scenario.dtype == "bf16",
@@ -78,9 +78,10 @@ def not_examined(packages: Mapping[str, str], matrix: Matrix) -> list[Rule]:
     """Rules about races between streams that fit the installed packages: a CPU run says nothing of them."""
     where = environment(packages)
     return [
-        rule for rule in matrix.candidates(where)
+        rule
+        for rule in matrix.candidates(where)
         if rule.status in ("bad", "suspect") and any(item.key == RACE_KEY for item in rule.settings)
-    ]  # fmt: skip
+    ]
 
 
 def path_words(scenario: Scenario) -> str:

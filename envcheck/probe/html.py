@@ -1,4 +1,4 @@
-"""One self-contained page: the table of verdicts and, per scenario, loss, learning rate, norm and update ratio against plain torch.
+"""One self-contained page: a table of verdicts, and per scenario the loss, learning rate, norm and update ratio against plain torch.
 
 No script, no network, inline SVG drawn here; every text is escaped.
 """
@@ -21,13 +21,18 @@ WIDTH, HEIGHT = 260, 150
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 22, 24
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #c9ced6; --seen: #b3261e; --right: #1a5fb4; --soft: #f3f5f8 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --paper: #16191d; --line: #444b55; --seen: #ff8a80; --right: #8ab4f8; --soft: #20252b } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #c9ced6; --seen: #b3261e; --right: #1a5fb4;
+  --soft: #f3f5f8 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --paper: #16191d; --line: #444b55; --seen: #ff8a80; --right: #8ab4f8;
+  --soft: #20252b } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem } h3 { font-size: 1rem; margin: 1.2rem 0 .3rem }
-table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
+table { border-collapse: collapse; width: 100% }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
 td.number { text-align: right; font-variant-numeric: tabular-nums } .wide { overflow-x: auto }
-.bad { font-weight: 700; color: var(--seen) } .unknown { font-style: italic } .charts { display: flex; flex-wrap: wrap; gap: .6rem }
+.bad { font-weight: 700; color: var(--seen) } .unknown { font-style: italic }
+.charts { display: flex; flex-wrap: wrap; gap: .6rem }
 svg { background: var(--soft); width: 260px; height: 150px } svg text { font: 10px system-ui, sans-serif; fill: var(--ink) }
 .axis { stroke: var(--line); stroke-width: 1 } .seen { stroke: var(--seen); fill: none; stroke-width: 2 }
 .right { stroke: var(--right); fill: none; stroke-width: 2; stroke-dasharray: 5 3 } .dot { fill: var(--seen); stroke: none }
@@ -87,7 +92,7 @@ def _finding(finding: Finding) -> Iterator[str]:
 def _charts(results: Sequence[Result]) -> Iterator[str]:
     stages = dict.fromkeys(one.scenario.stage for one in results if one.steps)
     if stages:
-        yield '<h2>Curves</h2><p>Solid: with DeepSpeed. Dashed: plain torch.</p>'
+        yield "<h2>Curves</h2><p>Solid: with DeepSpeed. Dashed: plain torch.</p>"
     for stage in stages:
         yield f"<h2>ZeRO-{stage}</h2>"
         for one in results:
@@ -114,7 +119,7 @@ def _remarks(report: Report) -> Iterator[str]:
 
 
 def chart(title: str, seen: Sequence[float | None], right: Sequence[float | None]) -> str:
-    """One chart as SVG; values over steps 1 to n. Gaps where there is no finite value; said in words too, for readers without eyes."""
+    """One chart as SVG; values over steps 1 to n, gaps where there is no finite value; said in words too, for screen readers."""
     finite = [value for value in [*seen, *right] if value is not None and math.isfinite(value)]
     low, high = _span(finite)
     body = [
@@ -125,7 +130,8 @@ def chart(title: str, seen: Sequence[float | None], right: Sequence[float | None
         f'<text x="{LEFT - 4}" y="{HEIGHT - BOTTOM}" text-anchor="end">{_short(low)}</text>',
     ]
     body += [
-        f'<text x="{_x(index, len(seen)):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{index + 1}</text>' for index in range(len(seen))
+        f'<text x="{_x(index, len(seen)):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{index + 1}</text>'
+        for index in range(len(seen))
     ]
     body += _curve("right", right, low, high) + _curve("seen", seen, low, high)
     words = f"{title}: seen {_list(seen)}; plain torch {_list(right)}"
@@ -167,4 +173,3 @@ def _short(value: float) -> str:
 
 def _list(values: Sequence[float | None]) -> str:
     return ", ".join("none" if value is None else f"{value:.4g}" for value in values)
-

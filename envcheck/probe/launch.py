@@ -147,11 +147,22 @@ def environment(base: Mapping[str, str], plan: Plan, rank: int, extensions: Path
     """A rank's environment: own extension cache, no port but an unused one, loopback, one thread, no network."""
     env = {key: value for key, value in base.items() if key not in ("PYTHONHOME", "LOCAL_WORLD_SIZE", "MASTER_PORT")}
     env.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(plan.world_size), LOCAL_SIZE=str(plan.world_size),
-        MASTER_ADDR="127.0.0.1", MASTER_PORT="29500", TORCH_EXTENSIONS_DIR=str(extensions), OMP_NUM_THREADS="1",
-        GLOO_SOCKET_IFNAME="lo", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1",
-        HF_HUB_DISABLE_TELEMETRY="1", WANDB_DISABLED="true", PYTHONUNBUFFERED="1",
-    )  # fmt: skip
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(plan.world_size),
+        LOCAL_SIZE=str(plan.world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT="29500",
+        TORCH_EXTENSIONS_DIR=str(extensions),
+        OMP_NUM_THREADS="1",
+        GLOO_SOCKET_IFNAME="lo",
+        TOKENIZERS_PARALLELISM="false",
+        HF_HUB_OFFLINE="1",
+        TRANSFORMERS_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        WANDB_DISABLED="true",
+        PYTHONUNBUFFERED="1",
+    )
     if plan.device == "cpu":
         env["DS_ACCELERATOR"] = "cpu"
         env["CUDA_VISIBLE_DEVICES"] = ""
@@ -162,9 +173,13 @@ class _Set:
     """One set of rank processes."""
 
     def __init__(
-        self, plan: Plan, scenarios: list[spec.Scenario], number: int, log: RunLog,
+        self,
+        plan: Plan,
+        scenarios: list[spec.Scenario],
+        number: int,
+        log: RunLog,
         progress: Callable[[str, dict[str, Any]], None] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.plan = plan
         self.folder = plan.scratch / f"set{number}"
         self.folder.mkdir()
@@ -191,12 +206,23 @@ class _Set:
 
     def _start(self, rank: int) -> None:
         env = environment(self.plan.environ, self.plan, rank, self.plan.scratch / "extensions")
-        argv = [self.plan.python, str(WORKER), str(self.folder / "request.json"), str(rank), str(self.folder / f"rank{rank}.jsonl")]
+        argv = [
+            self.plan.python,
+            str(WORKER),
+            str(self.folder / "request.json"),
+            str(rank),
+            str(self.folder / f"rank{rank}.jsonl"),
+        ]
         try:
             process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env,
-                cwd=self.plan.environ.get("PWD") or None, start_new_session=True,
-            )  # fmt: skip
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=env,
+                cwd=self.plan.environ.get("PWD") or None,
+                start_new_session=True,
+            )
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ToolError(f"cannot run `{self.plan.python}`: {reason}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,20 @@ NO_DTYPE = "this device or DeepSpeed does not do {}"
 #: (pattern over "Type: message", why the scenario could not be run). These are lacks of the machine, not faults of the training.
 COULD_NOT = (
     (r"FileNotFoundError.*numactl", "this DeepSpeed wants the program `numactl`, which is not here"),
-    (r"view.*(in-?place|inplace)|(in-?place|inplace).*view", "this DeepSpeed cannot step on this device: its gradient hook modifies a view in place"),
+    (
+        r"view.*(in-?place|inplace)|(in-?place|inplace).*view",
+        "this DeepSpeed cannot step on this device: its gradient hook modifies a view in place",
+    ),
     (r"[Tt]ype fp16 is not supported|fp16 is not supported|FP16.*not support", NO_DTYPE.format("fp16")),
     (r"[Tt]ype bf16 is not supported|bf16 is not supported|BFloat16.*not support", NO_DTYPE.format("bf16")),
-    (r"Error building extension|Ninja is required|CUDA_HOME|Unable to JIT load|[Nn]o such file or directory: '(gcc|g\+\+|c\+\+)'", "an op could not be compiled"),
+    (
+        r"Error building extension|Ninja is required|CUDA_HOME|Unable to JIT load|No such file or directory: '(gcc|g\+\+|c\+\+)'",
+        "an op could not be compiled",
+    ),
     (r"intel_extension_for_pytorch|oneccl", "this DeepSpeed wants Intel's extension for the CPU"),
     (r"not implemented for|NotImplementedError|has not been implemented", "not implemented on this device"),
     (r"Offload.*not supported|does not support.*offload", "this DeepSpeed does not offload here"),
-)  # fmt: skip
+)
 
 OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|can't allocate memory|Cannot allocate memory", re.IGNORECASE)
 
@@ -120,7 +127,7 @@ def _printed(end: RankEnd) -> list[str]:
 
 
 def _killed_early(log: RunLog) -> bool:
-    return any(end.status == -9 for ends in log.ends for end in ends)
+    return any(end.status == -signal.SIGKILL for ends in log.ends for end in ends)
 
 
 def is_kill(result: Result) -> bool:
@@ -150,7 +157,7 @@ def _died(scenario: Scenario, log: RunLog) -> Result | None:
     for ends in log.ends:
         for rank, end in enumerate(ends):
             if end.scenario == scenario.id and end.status not in (None, 0, 75):
-                reason = " (killed from outside, or for lack of memory)" if end.status == -9 else ""
+                reason = " (killed from outside, or for lack of memory)" if end.status == -signal.SIGKILL else ""
                 text = f"crashed: rank {rank} ended by {end.outcome} in `{end.last}`{reason}"
                 return Result(scenario, Kind.CRASHED, text, notes=(*_printed(end), *_top(end.trace)))
     return None
@@ -182,8 +189,12 @@ def _stacks(log: RunLog, scenario: str) -> tuple[str, ...]:
 def _top(trace: str) -> list[str]:
     """The innermost frames of the last dumped stack, as `deepspeed/comm/torch.py:123 in all_reduce`."""
     frames = re.findall(r"File \"(.*?)\", line (\d+) in (\S+)", trace[max(0, trace.rfind("Current thread")) :])
-    return [f"innermost frames: {' < '.join(f'{_module(path)}:{line} in {name}' for path, line, name in frames[:4])}"] if frames else []
+    return (
+        [f"innermost frames: {' < '.join(f'{_module(path)}:{line} in {name}' for path, line, name in frames[:4])}"]
+        if frames
+        else []
+    )
 
 
 def _module(path: str) -> str:
-    return path.split("site-packages/")[-1] if "site-packages/" in path else path.rsplit("/", 1)[-1]
+    return path.rsplit("site-packages/", maxsplit=1)[-1] if "site-packages/" in path else path.rsplit("/", 1)[-1]

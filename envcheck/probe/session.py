@@ -22,11 +22,17 @@ if TYPE_CHECKING:
 STALE_SECONDS = 1800
 
 
-def probe(  # noqa: PLR0913 - the parts of a request
-    python: str, scenarios: Sequence[Scenario], *, world_size: int, device: str, timeout: float,
-    environ: Mapping[str, str] | None = None, stall: float = launch.STALL,
+def probe(
+    python: str,
+    scenarios: Sequence[Scenario],
+    *,
+    world_size: int,
+    device: str,
+    timeout: float,
+    environ: Mapping[str, str] | None = None,
+    stall: float = launch.STALL,
     progress: Callable[[str, dict[str, Any]], None] | None = None,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """Run the scenarios with the interpreter `python` and judge them.
 
     Raises:
@@ -34,14 +40,23 @@ def probe(  # noqa: PLR0913 - the parts of a request
     """
     with tempfile.TemporaryDirectory(prefix="envcheck-probe-", ignore_cleanup_errors=True) as folder:
         plan = launch.Plan(
-            python, scenarios, world_size, device, timeout, Path(folder), os.environ if environ is None else environ, stall,
-        )  # fmt: skip
+            python,
+            scenarios,
+            world_size,
+            device,
+            timeout,
+            Path(folder),
+            os.environ if environ is None else environ,
+            stall,
+        )
         return outcome(scenarios, world_size, launch.run(plan, progress))
 
 
 def stale_locks(environ: Mapping[str, str], now: float | None = None) -> tuple[Finding, ...]:
     """Lock files left in the JIT extension cache by builds that were killed: a training start waits for them for ever."""
-    home = environ.get("TORCH_EXTENSIONS_DIR") or str(Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch_extensions")
+    home = environ.get("TORCH_EXTENSIONS_DIR") or str(
+        Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch_extensions"
+    )
     when = time.time() if now is None else now
     found = []
     for place in sorted([*Path(home).glob("*/lock"), *Path(home).glob("*/*/lock")]):

@@ -63,9 +63,20 @@ class Scenario:
     def as_request(self) -> dict[str, Any]:
         """The plain form that the worker reads."""
         names = (
-            "id", "path", "model", "stage", "dtype", "accumulation", "config", "training_args", "backward_calls",
-            "seed", "steps", "micro_batch", "lr",
-        )  # fmt: skip
+            "id",
+            "path",
+            "model",
+            "stage",
+            "dtype",
+            "accumulation",
+            "config",
+            "training_args",
+            "backward_calls",
+            "seed",
+            "steps",
+            "micro_batch",
+            "lr",
+        )
         return {name: getattr(self, name) for name in names}
 
 
@@ -115,7 +126,7 @@ def quick(stages: tuple[int, ...], paths: tuple[str, ...]) -> list[Scenario]:
 
 def _quick_engine(stage: int) -> list[Scenario]:
     outputs = scenario(ENGINE, "mlp-outputs", stage, "bf16", 3)
-    if stage == 2:
+    if stage == STAGE_ORDER[0]:
         return [
             scenario(ENGINE, "mlp", stage, "fp32", 3, "small-buckets", reduce_bucket_size=300, allgather_bucket_size=300),
             outputs,
@@ -128,7 +139,7 @@ def _quick_engine(stage: int) -> list[Scenario]:
 
 
 def _quick_trainer(stage: int) -> list[Scenario]:
-    models = ("llama-tied", "llama-projector") if stage == 2 else ("llama-tied",)  # noqa: PLR2004 - the mission's stage
+    models = ("llama-tied", "llama-projector") if stage == STAGE_ORDER[0] else ("llama-tied",)
     return [replace(scenario(TRAINER, model, stage, "bf16", 3), steps=QUICK_TRAINER_STEPS) for model in models]
 
 
@@ -147,15 +158,21 @@ def thorough(stages: tuple[int, ...], paths: tuple[str, ...], dtypes: tuple[str,
 
 def _thorough_engine(stage: int, dtype: str) -> list[Scenario]:
     made = [scenario(ENGINE, "mlp", stage, dtype, accumulation) for accumulation in (1, 2, 4)]
-    made += [scenario(ENGINE, model, stage, dtype, 3) for model in ("mlp-outputs", "mlp-tied", "mlp-frozen", "llama-tied", "llama-projector")]
+    made += [
+        scenario(ENGINE, model, stage, dtype, 3)
+        for model in ("mlp-outputs", "mlp-tied", "mlp-frozen", "llama-tied", "llama-projector")
+    ]
     made.append(with_config(scenario(ENGINE, "mlp", stage, dtype, 3, "clipped"), gradient_clipping=0.5))
     if stage:
         made += [scenario(ENGINE, "mlp", stage, dtype, 3, label, **keys) for label, keys in _options(stage)]
     if stage == 1 and dtype == "bf16":
-        made.append(with_config(scenario(ENGINE, "mlp", stage, dtype, 3, "fp32-accumulation"), data_types={"grad_accum_dtype": "fp32"}))
+        made.append(
+            with_config(scenario(ENGINE, "mlp", stage, dtype, 3, "fp32-accumulation"), data_types={"grad_accum_dtype": "fp32"})
+        )
     if stage and dtype != "fp16":
-        one = scenario(ENGINE, "mlp", stage, dtype, 3, "marked-boundaries")
-        made.append(replace(with_config(one, gradient_accumulation_steps=1), backward_calls="boundary"))
+        for label, calls in (("marked-boundaries", "boundary"), ("unmarked-boundaries", "unmarked")):
+            one = scenario(ENGINE, "mlp", stage, dtype, 3, label)
+            made.append(replace(with_config(one, gradient_accumulation_steps=1), backward_calls=calls))
     return made
 
 
@@ -175,8 +192,9 @@ def _options(stage: int) -> list[tuple[str, dict[str, Any]]]:
 def _thorough_trainer(stage: int, dtype: str) -> list[Scenario]:
     return [
         scenario(TRAINER, model, stage, dtype, accumulation)
-        for model in ("llama-tied", "llama-frozen", "llama-projector") for accumulation in (1, 3)
-    ]  # fmt: skip
+        for model in ("llama-tied", "llama-frozen", "llama-projector")
+        for accumulation in (1, 3)
+    ]
 
 
 def request(scenarios: list[Scenario], world_size: int, device: str, scratch: str, rendezvous: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from envcheck.findings import Evidence, Finding, Fix, Report, Severity, Skip, StackRow, sort_findings
+from envcheck.findings import Finding, Fix, Report, Severity, Skip, StackRow, sort_findings
 from envcheck.probe import explain
 from envcheck.probe.attribution import Kind
 from envcheck.probe.outcome import NO_DTYPE, is_kill
@@ -63,7 +63,9 @@ def finding(same: list[Result], rules: list[Rule], packages: dict[str, str]) -> 
     because += _because(worst)
     because += [f"the matrix explains it: {one.id}: {one.title}" for one in rules]
     if rule is None:
-        because.append("not in the matrix yet; to report it: " + ", ".join(f"{name} {version}" for name, version in observed.items()))
+        because.append(
+            "not in the matrix yet; to report it: " + ", ".join(f"{name} {version}" for name, version in observed.items())
+        )
     return Finding(
         id=f"probe-{worst.kind.value.replace(' ', '-')}",
         severity=Severity.WARNING if worst.kind is Kind.WRONG_REPORT else Severity.ERROR,
@@ -95,7 +97,9 @@ def _advice() -> tuple[Fix, ...]:
 def _because(result: Result) -> list[str]:
     lines = []
     if result.kind not in (Kind.CRASHED, Kind.HUNG) and math.isfinite(result.error):
-        lines.append(f"largest relative error of an update {result.error:.3g}; worst ratio of lengths {result.ratio:.4g} (right: 1)")
+        lines.append(
+            f"largest relative error of an update {result.error:.3g}; worst ratio of lengths {result.ratio:.4g} (right: 1)"
+        )
     if result.coefficients:
         listed = ", ".join(f"{value:g}" for value in result.coefficients[: result_count(result)])
         lines.append(f"fitted weight of each micro-batch, rank by rank (right: 1): {listed}")
@@ -191,21 +195,39 @@ def scenario_data(result: Result, rules: list[Rule]) -> dict[str, Any]:
     """One scenario as plain data."""
     scenario = result.scenario
     return {
-        "id": scenario.id, "path": scenario.path, "model": scenario.model, "stage": scenario.stage, "dtype": scenario.dtype,
-        "accumulation": scenario.accumulation, "verdict": result.kind.value, "text": result.text,
-        "ratio": finite(result.ratio), "error": finite(result.error),
+        "id": scenario.id,
+        "path": scenario.path,
+        "model": scenario.model,
+        "stage": scenario.stage,
+        "dtype": scenario.dtype,
+        "accumulation": scenario.accumulation,
+        "verdict": result.kind.value,
+        "text": result.text,
+        "ratio": finite(result.ratio),
+        "error": finite(result.error),
         "parameters": [{"name": name, "verdict": text} for name, text in result.parameters],
-        "coefficients": list(result.coefficients), "rules": [rule.id for rule in rules],
-        "steps": [step_data(view) for view in result.steps], "notes": list(result.notes), "changes": list(scenario.changes),
+        "coefficients": list(result.coefficients),
+        "rules": [rule.id for rule in rules],
+        "steps": [step_data(view) for view in result.steps],
+        "notes": list(result.notes),
+        "changes": list(scenario.changes),
         "config": scenario.config,
-    }  # fmt: skip
+    }
 
 
 def step_data(view: StepView) -> dict[str, Any]:
     """One step as plain data."""
     names = (
-        "loss", "reference_loss", "lr", "expected_lr", "norm", "reference_norm", "ratio", "error", "gradient_ratio",
-    )  # fmt: skip
+        "loss",
+        "reference_loss",
+        "lr",
+        "expected_lr",
+        "norm",
+        "reference_norm",
+        "ratio",
+        "error",
+        "gradient_ratio",
+    )
     return {"step": view.step, **{name: finite(getattr(view, name)) for name in names}}
 
 

@@ -13,9 +13,7 @@ Record = dict[str, Any]
 
 def attach(records: Sequence[tuple[int, Record]]) -> list[tuple[int, Record]]:
     """The records with each log line put into its step as `logged` (and the types of its values as `logged_types`)."""
-    lines = {
-        (rank, one["step"]): one for rank, one in records if one["event"] == "log" and "loss" in one.get("logs", {})
-    }
+    lines = {(rank, one["step"]): one for rank, one in records if one["event"] == "log" and "loss" in one.get("logs", {})}
     joined = []
     for rank, one in records:
         line = lines.get((rank, one.get("step", -1))) if one["event"] == "step" else None
@@ -25,7 +23,7 @@ def attach(records: Sequence[tuple[int, Record]]) -> list[tuple[int, Record]]:
 
 def explain(records: Sequence[tuple[int, Record]], steps: Sequence[Record]) -> tuple[str, ...]:
     """Sentences about loss 0.0, lr 0.0 and missing gradients: which of their several causes it was."""
-    return tuple([*_cut(records), *_losses(steps), *_rates(steps)])
+    return (*_cut(records), *_losses(steps), *_rates(steps))
 
 
 def _cut(records: Sequence[tuple[int, Record]]) -> list[str]:
@@ -33,10 +31,11 @@ def _cut(records: Sequence[tuple[int, Record]]) -> list[str]:
     for rank, one in records:
         if rank == 0 and one["event"] == "plain" and one["count"]:
             names = ", ".join(f"`{name}`" for name in one["without_gradient"][:3])
-            return [
-                f"{one['count']} trainable parameters get no gradient in plain torch either ({names}): the graph is cut before them, "
-                "as by gradient checkpointing whose inputs require no gradient (`enable_input_require_grads`)"
-            ]
+            note = (
+                f"{one['count']} trainable parameters get no gradient in plain torch either ({names}): the graph is cut before "
+                "them, as by gradient checkpointing whose inputs require no gradient (`enable_input_require_grads`)"
+            )
+            return [note]
     return []
 
 
@@ -46,7 +45,9 @@ def _losses(steps: Sequence[Record]) -> list[str]:
         logged = one.get("logged", {}).get("loss")
         raw = [_number(loss) for loss in one.get("losses", [])]
         if logged == 0.0 and any(not math.isfinite(loss) for loss in raw):
-            notes.append(f"loss 0.0 logged in step {one['step'] + 1} is a NaN or Inf that `logging_nan_inf_filter` took out of the log")
+            notes.append(
+                f"loss 0.0 logged in step {one['step'] + 1} is a NaN or Inf that `logging_nan_inf_filter` took out of the log"
+            )
         elif logged == 0.0 and any(raw):
             notes.append(f"loss 0.0 logged in step {one['step'] + 1} although the model returned {raw[0]:.4g}")
     return notes[:3]

@@ -1,4 +1,4 @@
-"""Scenarios from the user's DeepSpeed configuration and TrainingArguments: only sizes are shrunk, every change is listed. Pure."""
+"""Scenarios from the user's DeepSpeed configuration and TrainingArguments: only sizes shrink, every change is listed. Pure."""
 
 from __future__ import annotations
 
@@ -17,16 +17,37 @@ MOST_BUCKET = 1_000_000
 
 #: Sections that neither the gradients nor the updates depend on.
 DROPPED = (
-    "tensorboard", "wandb", "csv_monitor", "comet", "comms_logger", "flops_profiler", "autotuning", "wall_clock_breakdown",
-    "memory_breakdown", "dump_state", "checkpoint", "nebula", "elasticity", "activation_checkpointing", "aio",
-    "data_efficiency", "curriculum_learning",
-)  # fmt: skip
+    "tensorboard",
+    "wandb",
+    "csv_monitor",
+    "comet",
+    "comms_logger",
+    "flops_profiler",
+    "autotuning",
+    "wall_clock_breakdown",
+    "memory_breakdown",
+    "dump_state",
+    "checkpoint",
+    "nebula",
+    "elasticity",
+    "activation_checkpointing",
+    "aio",
+    "data_efficiency",
+    "curriculum_learning",
+)
 
 #: TrainingArguments that reach the gradients, the schedule or the log, and are handed on as they are.
 KEPT_ARGUMENTS = (
-    "max_grad_norm", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "gradient_checkpointing",
-    "gradient_checkpointing_kwargs", "logging_nan_inf_filter", "label_smoothing_factor", "average_tokens_across_devices",
-)  # fmt: skip
+    "max_grad_norm",
+    "lr_scheduler_type",
+    "warmup_ratio",
+    "warmup_steps",
+    "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+    "logging_nan_inf_filter",
+    "label_smoothing_factor",
+    "average_tokens_across_devices",
+)
 
 #: Changes that both paths share.
 SGD = "`optimizer` replaced by torch.optim.SGD with learning rate 1, so that an update is the gradient"
@@ -46,9 +67,7 @@ def scenarios(
     if not isinstance(config, dict):
         raise InputError("`deepspeed` in the TrainingArguments is a file name", hints=("give that file with --ds-config",))
     own = _stage(config)
-    return [
-        _scenario(config, trainer or {}, stage, own, path, model) for stage in stages or (own,) for path in paths
-    ]
+    return [_scenario(config, trainer or {}, stage, own, path, model) for stage in stages or (own,) for path in paths]
 
 
 def _stage(config: Config) -> int:
@@ -73,8 +92,14 @@ def _scenario(config: Config, args: Config, stage: int, own: int, path: str, mod
     changes.append(SGD)
     changed.update(zero_allow_untested_optimizer=True, zero_force_ds_cpu_optimizer=False, steps_per_print=1_000_000_000)
     made = Scenario(
-        path, model or ("llama-tied" if path == TRAINER else "mlp-outputs"), stage, dtype, accumulation, "yours", changed,
-    )  # fmt: skip
+        path,
+        model or ("llama-tied" if path == TRAINER else "mlp-outputs"),
+        stage,
+        dtype,
+        accumulation,
+        "yours",
+        changed,
+    )
     arguments = _arguments(args, changes) if path == TRAINER else {}
     return replace(made, training_args=arguments, changes=tuple(changes))
 
@@ -137,9 +162,10 @@ def _sizes(config: Config, path: str, accumulation: int, args: Config, changes: 
 
 def _replace_auto(section: Config, prefix: str, changes: list[str]) -> None:
     """`auto` means something to the Trainer alone: on the bare engine the key is left out."""
-    for key in [key for key, value in section.items() if value == "auto" and key != "enabled"]:
+    autos = [key for key, value in section.items() if value == "auto" and key != "enabled"]
+    for key in autos:
         del section[key]
-        changes.append(f"`{prefix}{key}` is `auto`: left out on the bare engine")
+    changes.extend(f"`{prefix}{key}` is `auto`: left out on the bare engine" for key in autos)
     for key, value in section.items():
         if isinstance(value, dict):
             _replace_auto(value, f"{prefix}{key}.", changes)
@@ -167,5 +193,8 @@ def _arguments(args: Config, changes: list[str]) -> Config:
     kept.setdefault("lr_scheduler_type", "linear")
     left_out = sorted(set(args) - set(KEPT_ARGUMENTS) - {"deepspeed", "bf16", "fp16", "gradient_accumulation_steps"})
     if left_out:
-        changes.append("TrainingArguments that do not reach gradients, schedule or log left out: " + ", ".join(f"`{key}`" for key in left_out))
+        changes.append(
+            "TrainingArguments that do not reach gradients, schedule or log left out: "
+            + ", ".join(f"`{key}`" for key in left_out)
+        )
     return kept

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-PRELUDE = '''#!{python}
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PRELUDE = """#!{python}
 import json, os, signal, sys, time
 request = json.load(open(sys.argv[2])); rank = int(sys.argv[3]); journal = open(sys.argv[4], "a")
 first = sys.argv[2].endswith("set0/request.json")
@@ -29,14 +32,15 @@ def step(scenario, number, update=1.0):
     observation = dict(state="ok", dots=dots, square=seen[0] ** 2 + seen[1] ** 2, others={{}})
     fields = dict(step=number, losses=[1.0] * scenario["accumulation"], lr=1.0, norm=None, clip=0.0, moved_between=0.0, rough=[])
     if rank == 0:
-        fields.update(reference_losses=[1.0] * count, params=[dict(name="w", numel=2, size=1.0, noise=0.0, gram=gram, update=observation)])
+        fields.update(reference_losses=[1.0] * count, params=[dict(name="w", numel=2, size=1.0, noise=0.0, gram=gram)])
+        fields["params"][0]["update"] = observation
     write("step", scenario["id"], **fields)
 def play(scenario, update=1.0):
     write("begin", scenario["id"]); doing("step 1: optimizer step", scenario["id"])
     if scenario["path"] == "trainer": write("note", scenario["id"], note="played")
     for number in range(2): step(scenario, number, update)
     write("end", scenario["id"], ok=True)
-'''
+"""
 
 
 @pytest.fixture

@@ -51,7 +51,11 @@ SHAPE = Shape(2, 3)
         ([1, 0, 1, 1, 0, 1], Kind.DROPPED, "micro-batch 2 of 3 missing"),
         ([1, 1, 1, 0, 0, 0], Kind.DROPPED, "rank 1 missing"),
         ([0, 0, 0, 2, 2, 2], Kind.DROPPED, "rank 0 missing, and scaled by 2: multiplied by the ranks (2)"),
-        ([0, 0, 3, 0, 0, 3], Kind.DROPPED, "only micro-batch 3 of 3 counted, and scaled by 3: multiplied by the accumulation steps (3)"),
+        (
+            [0, 0, 3, 0, 0, 3],
+            Kind.DROPPED,
+            "only micro-batch 3 of 3 counted, and scaled by 3: multiplied by the accumulation steps (3)",
+        ),
         ([1 / 3] * 6, Kind.SCALED, "scaled by 1/3: divided by the accumulation steps (3) twice"),
         ([65536.0] * 6, Kind.SCALED, "scaled by 65536"),
         ([1 / 65536] * 6, Kind.SCALED, "scaled by 1/65536"),
@@ -61,7 +65,7 @@ SHAPE = Shape(2, 3)
         ([1, 1, 2, 1, 1, 0], Kind.NOT_AVERAGED, "micro-batch 3 of 3 not averaged over the ranks (rank 0's own)"),
         ([1, 2, 3, 4, 5, 6], Kind.CORRUPTED, "micro-batches wrongly weighted: 1.00, 2.00, 3.00, 4.00, 5.00, 6.00 instead of 1"),
     ],
-)  # fmt: skip
+)
 def test_each_fault_has_its_name(pattern: Vector, kind: Kind, text: str) -> None:
     found = verdict(SHAPE, pattern)
     assert (found.kind, found.text) == (kind, text)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from html.parser import HTMLParser
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from envcheck.cli.main import main
 from envcheck.probe import record
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Fake = Callable[[str], str]
 
@@ -44,7 +47,9 @@ def test_a_wrong_one_is_exit_1_and_the_fault_is_named(fake: Fake, capsys: pytest
 
 
 def test_the_rule_of_the_matrix_is_named(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    python = fake("def start():\n    write('versions', packages={'deepspeed': '0.18.4', 'torch': '2.9.0'}, python='3.11.7')\n" + DROPPED)
+    python = fake(
+        "def start():\n    write('versions', packages={'deepspeed': '0.18.4', 'torch': '2.9.0'}, python='3.11.7')\n" + DROPPED
+    )
     code, out, _ = run(capsys, "--python", python, *ENGINE, "--format", "json")
     assert code == 1
     rules = {one["model"]: one["rules"] for one in json.loads(out)["scenarios"]}
@@ -52,7 +57,10 @@ def test_the_rule_of_the_matrix_is_named(fake: Fake, capsys: pytest.CaptureFixtu
 
 
 def test_an_environment_that_cannot_be_imported_is_exit_3(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    body = "doing('import deepspeed')\nwrite('failed', type='ModuleNotFoundError', message=\"No module named 'deepspeed'\", trace=[])\nsys.exit(76)\n"
+    body = (
+        "doing('import deepspeed')\n"
+        "write('failed', type='ModuleNotFoundError', message=\"No module named 'deepspeed'\", trace=[])\nsys.exit(76)\n"
+    )
     code, out, _ = run(capsys, "--python", fake(body))
     assert code == 3
     assert "verdict: unknown" in out
@@ -62,7 +70,8 @@ def test_an_environment_that_cannot_be_imported_is_exit_3(fake: Fake, capsys: py
 def test_no_gpu_where_one_was_asked_for_is_exit_3(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     body = (
         "doing('check the device')\n"
-        "if request['device'] == 'cuda': write('failed', type='NoDeviceError', message='a GPU was asked for and torch sees none', trace=[]); sys.exit(76)\n"
+        "if request['device'] != 'cuda': sys.exit(1)\n"
+        "write('failed', type='NoDeviceError', message='a GPU was asked for and torch sees none', trace=[])\nsys.exit(76)\n"
     )
     code, out, _ = run(capsys, "--python", fake(body), "--device", "cuda")
     assert code == 3
@@ -82,11 +91,19 @@ def test_a_rank_killed_from_outside_is_exit_4(fake: Fake, capsys: pytest.Capture
 @pytest.mark.parametrize(
     "argv",
     [
-        ["--stages", "4"], ["--stages", ""], ["--stages", "2;3"], ["--world-size", "0"], ["--world-size", "99"],
-        ["--timeout", "0"], ["--timeout", "nan"], ["--python", "/no/such/python"], ["--model", "not a model"], ["--model", "a:b c"],
+        ["--stages", "4"],
+        ["--stages", ""],
+        ["--stages", "2;3"],
+        ["--world-size", "0"],
+        ["--world-size", "99"],
+        ["--timeout", "0"],
+        ["--timeout", "nan"],
+        ["--python", "/no/such/python"],
+        ["--model", "not a model"],
+        ["--model", "a:b c"],
         ["--ds-config", "/no/such/file.json"],
     ],
-)  # fmt: skip
+)
 def test_what_makes_no_sense_is_exit_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, *argv)
     assert (code, out) == (2, "")

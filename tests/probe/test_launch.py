@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,7 +14,9 @@ from envcheck.errors import ToolError
 from envcheck.probe import session, spec
 from envcheck.probe.attribution import Kind
 from envcheck.probe.launch import KEEP, Drain, JournalReader
-from envcheck.probe.outcome import Outcome
+
+if TYPE_CHECKING:
+    from envcheck.probe.outcome import Outcome
 
 Fake = Callable[[str], str]
 
@@ -158,7 +161,7 @@ def test_a_lack_of_the_machine_is_skipped_and_no_fault(fake: Fake, kind: str, me
     assert words in found.results[0].text
 
 
-def test_a_drain_keeps_head_and_tail(tmp_path: Path) -> None:
+def test_a_drain_keeps_head_and_tail() -> None:
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb") as stream:
         drain = Drain(stream)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from envcheck.probe import session, spec
 from envcheck.probe.attribution import Kind
-from envcheck.probe.outcome import Outcome
 from tests.probe.targets import target
+
+if TYPE_CHECKING:
+    from envcheck.probe.outcome import Outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
@@ -26,7 +29,10 @@ PLANTED = {
     "drop-rank": (Kind.DROPPED, "rank 1 missing"),
     "drop-micro-batch": (Kind.DROPPED, "micro-batch 2 of 3 missing"),
     "swap": (Kind.SWAPPED, "has the gradient of `layers.1.weight` in `layers.0.weight` and 1 more"),
-    "nan-on-rank-1-from-step-2": (Kind.NON_FINITE, "non-finite since step 2 in `layers.0.weight` (the optimizer skipped the step)"),
+    "nan-on-rank-1-from-step-2": (
+        Kind.NON_FINITE,
+        "non-finite since step 2 in `layers.0.weight` (the optimizer skipped the step)",
+    ),
     "never-step": (Kind.NOT_STEPPED, "not stepped: no parameter moved"),
     "step-twice": (Kind.STEPPED_TWICE, "stepped twice: the update is twice the gradient"),
     "freeze": (Kind.FROZEN, "frozen: no gradient, not stepped in `layers.0.weight`"),
@@ -36,9 +42,7 @@ PLANTED = {
 
 
 def probe(version: str, scenarios: list[spec.Scenario], **environ: str) -> Outcome:
-    return session.probe(
-        target(version), scenarios, world_size=2, device="cpu", timeout=600, environ={**os.environ, **environ}
-    )  # fmt: skip
+    return session.probe(target(version), scenarios, world_size=2, device="cpu", timeout=600, environ={**os.environ, **environ})
 
 
 def verdicts(found: Outcome) -> dict[str, str]:

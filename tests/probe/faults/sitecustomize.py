@@ -1,4 +1,4 @@
-"""Put on PYTHONPATH, this makes a healthy DeepSpeed faulty: the k-th `deepspeed.initialize` gets the k-th fault of ENVCHECK_FAULTS.
+"""Put on PYTHONPATH, this makes a healthy DeepSpeed faulty: the k-th `initialize` gets the k-th fault of ENVCHECK_FAULTS.
 
 It runs in the target interpreter; the probe's worker knows nothing of it.
 """
@@ -53,7 +53,7 @@ def wrap(deepspeed: Any) -> None:
     deepspeed.initialize = initialize
 
 
-def before(fault: str, model: Any, optimizer: Any, accumulation: int) -> None:
+def before(fault: str, model: Any, optimizer: Any, accumulation: int) -> None:  # noqa: C901 - one branch a fault
     """Plant the fault in the model's hooks or the optimizer's step."""
     named = dict(model.named_parameters())
     if fault == "scale-one":

@@ -71,9 +71,11 @@ def run(context: Any, scenario: Dict[str, Any]) -> None:  # noqa: ANN401 - the w
         journal.write("note", note="no trainable parameters")
         return
     engine = deepspeed.initialize(
-        model=model, optimizer=torch.optim.SGD(trainable, lr=scenario["lr"]), config=scenario["config"],
+        model=model,
+        optimizer=torch.optim.SGD(trainable, lr=scenario["lr"]),
+        config=scenario["config"],
         model_parameters=trainable,
-    )[0]  # fmt: skip
+    )[0]
     try:
         _train(context, scenario, engine, steps, models.vocabulary_of(model))
     finally:
@@ -107,7 +109,11 @@ def _batches(scenario: Dict[str, Any], vocabulary: int, step: int, rank: int) ->
 
 
 def _one_step(
-    context: Any, scenario: Dict[str, Any], engine: Any, batches: List[models.Batch], step: int,  # noqa: ANN401
+    context: Any,
+    scenario: Dict[str, Any],
+    engine: Any,
+    batches: List[models.Batch],
+    step: int,  # noqa: ANN401
     names: List[str],
 ) -> Dict[str, Any]:
     """Forward and backward for every micro-batch, then the step; returns what the engine says of it."""
@@ -131,12 +137,15 @@ def _one_step(
         if calls == "engine" or last:
             engine.step()
     return {
-        "losses": losses, "lr": rate, "grads": grads, "norm": _norm(engine),
+        "losses": losses,
+        "lr": rate,
+        "grads": grads,
+        "norm": _norm(engine),
         "clip": _clip(engine),
         "skipped_steps": int(getattr(engine, "skipped_steps", 0)),
         "overflow": bool(getattr(engine.optimizer, "overflow", False)),
         "loss_scale": float(getattr(engine.optimizer, "loss_scale", 1.0) or 1.0),
-    }  # fmt: skip
+    }
 
 
 def _gradients_readable(scenario: Dict[str, Any]) -> bool:

@@ -72,7 +72,10 @@ def _same(master: torch.Tensor, parameter: nn.Parameter) -> bool:
 
 
 def _full(
-    read: Any, parameter: nn.Parameter, stage: int, masters: Dict[int, torch.Tensor]  # noqa: ANN401
+    read: Any,
+    parameter: nn.Parameter,
+    stage: int,
+    masters: Dict[int, torch.Tensor],  # noqa: ANN401
 ) -> Optional[torch.Tensor]:
     if id(parameter) in masters:
         return masters[id(parameter)]
@@ -98,9 +101,7 @@ def _unfused_masters(optimizer: Any) -> Dict[int, torch.Tensor]:  # noqa: ANN401
     }
 
 
-def project(
-    seen: Dict[str, Named], basis: List[Named], earlier: Optional[Named], before: Named
-) -> List[Dict[str, Any]]:
+def project(seen: Dict[str, Named], basis: List[Named], earlier: Optional[Named], before: Named) -> List[Dict[str, Any]]:
     """For each parameter the inner products from which the coefficients can be fitted.
 
     Args:

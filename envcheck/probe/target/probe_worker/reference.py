@@ -65,9 +65,7 @@ def _backward(model: nn.Module, values: Named, dtype: Any, batches: List[Batch])
         loss = loss_of(model(**one))
         loss.backward()
         losses.append(float(loss.detach()))
-        found.append({
-            name: _flat(parameter) for name, parameter in model.named_parameters() if parameter.requires_grad
-        })
+        found.append({name: _flat(parameter) for name, parameter in model.named_parameters() if parameter.requires_grad})
     return found, losses
 
 

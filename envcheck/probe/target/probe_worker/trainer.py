@@ -13,9 +13,16 @@ from .reference import Named, Reference
 
 #: Keys of TrainingArguments that the probe decides itself.
 OURS = {
-    "save_strategy": "no", "report_to": [], "disable_tqdm": True, "logging_steps": 1, "logging_strategy": "steps",
-    "remove_unused_columns": False, "dataloader_num_workers": 0, "optim": "sgd", "weight_decay": 0.0,
-}  # fmt: skip
+    "save_strategy": "no",
+    "report_to": [],
+    "disable_tqdm": True,
+    "logging_steps": 1,
+    "logging_strategy": "steps",
+    "remove_unused_columns": False,
+    "dataloader_num_workers": 0,
+    "optim": "sgd",
+    "weight_decay": 0.0,
+}
 
 
 def run(context: Any, scenario: Dict[str, Any]) -> None:  # noqa: ANN401 - the worker's context
@@ -36,9 +43,12 @@ def run(context: Any, scenario: Dict[str, Any]) -> None:  # noqa: ANN401 - the w
     vocabulary = models.vocabulary_of(model)
     watcher = _watcher_class()(context, scenario, Steps(context, scenario, reference, names))
     trainer = transformers.Trainer(
-        model=model, args=args, train_dataset=_data(scenario, context.world_size, vocabulary),
-        data_collator=_collate, callbacks=[watcher],
-    )  # fmt: skip
+        model=model,
+        args=args,
+        train_dataset=_data(scenario, context.world_size, vocabulary),
+        data_collator=_collate,
+        callbacks=[watcher],
+    )
     trainer.remove_callback(transformers.PrinterCallback)
     watcher.trainer = trainer
     watcher.rates = _rates(args, scenario)
@@ -65,11 +75,16 @@ def arguments(context: Any, scenario: Dict[str, Any]) -> Dict[str, Any]:  # noqa
     wanted = dict(scenario["training_args"])
     wanted.update(OURS)
     wanted.update(
-        output_dir=os.path.join(context.scratch, "trainer"), max_steps=scenario["steps"],
-        per_device_train_batch_size=scenario["micro_batch"], gradient_accumulation_steps=scenario["accumulation"],
-        learning_rate=scenario["lr"], seed=scenario["seed"], deepspeed=scenario["config"],
-        bf16=scenario["dtype"] == "bf16", fp16=scenario["dtype"] == "fp16",
-    )  # fmt: skip
+        output_dir=os.path.join(context.scratch, "trainer"),
+        max_steps=scenario["steps"],
+        per_device_train_batch_size=scenario["micro_batch"],
+        gradient_accumulation_steps=scenario["accumulation"],
+        learning_rate=scenario["lr"],
+        seed=scenario["seed"],
+        deepspeed=scenario["config"],
+        bf16=scenario["dtype"] == "bf16",
+        fp16=scenario["dtype"] == "fp16",
+    )
     if context.device == "cpu":
         wanted["use_cpu" if "use_cpu" in known else "no_cuda"] = True
     return {key: value for key, value in wanted.items() if key in known}
@@ -93,9 +108,11 @@ def _rates(args: Any, scenario: Dict[str, Any]) -> List[float]:  # noqa: ANN401
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=args.learning_rate)
     schedule = transformers.get_scheduler(
-        args.lr_scheduler_type, optimizer, num_warmup_steps=args.get_warmup_steps(scenario["steps"]),
+        args.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=args.get_warmup_steps(scenario["steps"]),
         num_training_steps=scenario["steps"],
-    )  # fmt: skip
+    )
     rates = []
     for _ in range(scenario["steps"]):
         rates.append(float(optimizer.param_groups[0]["lr"]))
@@ -177,11 +194,16 @@ class _Watch:
         self.context.journal.doing(f"step {self.stepped + 1}: read parameters after it")
         after = observe.parameters(engine, self.steps.names, self.scenario["stage"])
         seen = {
-            "losses": self.losses, "lr": self.lr, "expected_lr": self._expected_rate(), "norm": _norm(engine), "clip": _clip(engine), "rough": sorted(self.rough),
+            "losses": self.losses,
+            "lr": self.lr,
+            "expected_lr": self._expected_rate(),
+            "norm": _norm(engine),
+            "clip": _clip(engine),
+            "rough": sorted(self.rough),
             "skipped_steps": int(getattr(engine, "skipped_steps", 0)),
             "overflow": bool(getattr(engine.optimizer, "overflow", False)),
             "loss_scale": float(getattr(engine.optimizer, "loss_scale", 1.0) or 1.0),
-        }  # fmt: skip
+        }
         if self.scenario["stage"] != 3:
             seen["digest"] = observe.digest(engine.module)
         everything = self._everything()

@@ -1,0 +1,95 @@
+"""Locks that killed builds leave, and the rules of the matrix that explain a verdict."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from envcheck.matrix.database import Matrix, load
+from envcheck.probe import explain, session, spec, userconfig
+from envcheck.probe.attribution import Kind
+from envcheck.probe.compare import Result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def lock(folder: Path, age: float) -> Path:
+    place = folder / "py311_cpu" / "deepspeed_shm_comm" / "lock"
+    place.parent.mkdir(parents=True)
+    place.touch()
+    os.utime(place, (1_000_000 - age, 1_000_000 - age))
+    return place
+
+
+def test_an_old_lock_in_the_extension_cache_is_reported(tmp_path: Path) -> None:
+    place = lock(tmp_path, 7200)
+    found = session.stale_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path)}, now=1_000_000)
+    assert [one.id for one in found] == ["extension-cache-lock"]
+    assert found[0].observed == {"lock": str(place), "age": "2.0 h"}
+
+
+def test_a_young_lock_may_be_a_build_that_runs(tmp_path: Path) -> None:
+    lock(tmp_path, 60)
+    assert session.stale_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path)}, now=1_000_000) == ()
+
+
+def test_no_cache_is_no_finding(tmp_path: Path) -> None:
+    assert session.stale_locks({"XDG_CACHE_HOME": str(tmp_path)}) == ()
+
+
+@pytest.fixture(scope="module")
+def matrix() -> Matrix:
+    return load(cache=False)
+
+
+def packages(deepspeed: str) -> dict[str, str]:
+    return {"deepspeed": deepspeed, "torch": "2.13.0", "transformers": "4.57.6", "accelerate": "1.12.0"}
+
+
+def rules(matrix: Matrix, deepspeed: str, scenario: spec.Scenario, kind: Kind = Kind.DROPPED) -> list[str]:
+    return [rule.id for rule in explain.rules_for(Result(scenario, kind, ""), packages(deepspeed), 2, matrix)]
+
+
+OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
+
+
+@pytest.mark.parametrize(
+    ("deepspeed", "scenario", "rule"),
+    [
+        ("0.17.6", spec.scenario("engine", "mlp", 2, "fp32", 3), "deepspeed-zero2-last-micro-batch"),
+        ("0.18.2", spec.scenario("trainer", "llama-tied", 2, "bf16", 3), "deepspeed-zero2-last-micro-batch"),
+        ("0.18.3", spec.scenario("trainer", "llama-tied", 2, "bf16", 3), "deepspeed-0183-divides-twice"),
+        ("0.18.4", spec.scenario("engine", "mlp-outputs", 1, "bf16", 3), "deepspeed-zero12-multi-output-scaled-twice"),
+        ("0.16.9", spec.scenario("engine", "mlp", 2, "bf16", 3, "offload", **OFFLOAD), "deepspeed-zero2-offload-drops-middle"),
+        ("0.18.2", spec.scenario("engine", "mlp", 0, "bf16", 3), "deepspeed-zero0-bf16-never-zeroed"),
+        ("0.18.5", spec.scenario("engine", "mlp", 0, "bf16", 3), "deepspeed-zero0-bf16-scaled-65536"),
+    ],
+)
+def test_the_rule_that_explains_a_measured_fault_is_found(
+    matrix: Matrix, deepspeed: str, scenario: spec.Scenario, rule: str
+) -> None:
+    assert rules(matrix, deepspeed, scenario)[0] == rule
+
+
+def test_nothing_explains_a_fault_of_a_good_release(matrix: Matrix) -> None:
+    for scenario in spec.quick(spec.STAGE_ORDER, ("engine", "trainer")):
+        assert rules(matrix, "0.19.8", scenario) == []
+
+
+def test_a_loss_alone_is_not_explained_by_the_rule_about_logits(matrix: Matrix) -> None:
+    assert rules(matrix, "0.18.4", spec.scenario("engine", "mlp", 2, "fp32", 3)) == []
+
+
+def test_the_users_settings_decide_too(matrix: Matrix) -> None:
+    one = userconfig.scenarios({"zero_optimization": {"stage": 2}}, {"gradient_accumulation_steps": 8}, None, ("trainer",), None)[
+        0
+    ]
+    assert rules(matrix, "0.18.2", one) == ["deepspeed-zero2-last-micro-batch"]
+
+
+def test_races_that_a_cpu_cannot_show_are_listed_for_the_releases_that_have_them(matrix: Matrix) -> None:
+    assert explain.not_examined(packages("0.14.2"), matrix)
+    assert not any("producer-streams" in rule.id for rule in explain.not_examined(packages("0.19.8"), matrix))
