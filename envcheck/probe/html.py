@@ -1,4 +1,4 @@
-"""One self-contained page: a table of verdicts, and per scenario the loss, learning rate, norm and update ratio against plain torch.
+"""One self-contained page: verdicts, and per scenario the loss, learning rate, norm and update ratio against plain torch.
 
 No script, no network, inline SVG drawn here; every text is escaped.
 """
@@ -23,7 +23,8 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 10, 22, 24
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #c9ced6; --seen: #b3261e; --right: #1a5fb4;
   --soft: #f3f5f8 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --paper: #16191d; --line: #444b55; --seen: #ff8a80; --right: #8ab4f8;
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --paper: #16191d;
+  --line: #444b55; --seen: #ff8a80; --right: #8ab4f8;
   --soft: #20252b } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 76rem; margin: 2rem auto; padding: 0 1rem }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from envcheck.probe import compare
+from envcheck.probe import compare, trainerlog
 from envcheck.probe.attribution import Kind
 from envcheck.probe.compare import Result
 
@@ -144,7 +144,8 @@ def _result(scenario: Scenario, ranks: int, log: RunLog, failure: str) -> Result
     records = [(rank, one) for rank, one in log.records if one["scenario"] == scenario.id]
     failed = next((one for _, one in records if one["event"] == "failed"), None)
     if failed:
-        return _failed(scenario, failed)
+        found = _failed(scenario, failed)
+        return replace(found, notes=(*found.notes, *trainerlog.cut(records)))
     finished = {rank for rank, one in records if one["event"] == "end"}
     if len(finished) < ranks:
         reason = failure or ("the deadline passed before it" if log.deadline else "the ranks ended before it")

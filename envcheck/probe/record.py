@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SCHEMA = "envcheck.measured/1"
 
 #: What a line keeps of each scenario; the configuration tells how it was run.
-KEPT = ("id", "verdict", "text", "ratio", "error", "coefficients", "rules", "notes", "config", "changes", "steps")
+KEPT = ("id", "verdict", "text", "ratio", "error", "coefficients", "rules", "notes", "config", "changes")
 
 
 def line(report: Report, today: datetime.date | None = None) -> dict[str, Any]:

@@ -23,10 +23,10 @@ def attach(records: Sequence[tuple[int, Record]]) -> list[tuple[int, Record]]:
 
 def explain(records: Sequence[tuple[int, Record]], steps: Sequence[Record]) -> tuple[str, ...]:
     """Sentences about loss 0.0, lr 0.0 and missing gradients: which of their several causes it was."""
-    return (*_cut(records), *_losses(steps), *_rates(steps))
+    return (*cut(records), *_losses(steps), *_rates(steps))
 
 
-def _cut(records: Sequence[tuple[int, Record]]) -> list[str]:
+def cut(records: Sequence[tuple[int, Record]]) -> list[str]:
     """Trainable parameters that get no gradient even without DeepSpeed."""
     for rank, one in records:
         if rank == 0 and one["event"] == "plain" and one["count"]:

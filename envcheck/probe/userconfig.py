@@ -148,9 +148,9 @@ def _zero(config: Config, stage: int, own: int, changes: list[str]) -> None:
 
 
 def _sizes(config: Config, path: str, accumulation: int, args: Config, changes: list[str]) -> None:
-    for key in ("train_batch_size", "train_micro_batch_size_per_gpu"):
-        if config.pop(key, "auto") != "auto":
-            changes.append(f"`{key}` shrunk: {MICRO_BATCH} samples in a micro-batch")
+    sizes = ("train_batch_size", "train_micro_batch_size_per_gpu")
+    given = [key for key in sizes if config.pop(key, "auto") != "auto"]
+    changes.extend(f"`{key}` shrunk: {MICRO_BATCH} samples in a micro-batch" for key in given)
     auto = path == TRAINER
     config["train_micro_batch_size_per_gpu"] = "auto" if auto else MICRO_BATCH
     config["gradient_accumulation_steps"] = "auto" if auto else accumulation

@@ -14,6 +14,7 @@ from envcheck.probe.attribution import Kind
 from tests.probe.targets import target
 
 if TYPE_CHECKING:
+    from envcheck.probe.compare import Result
     from envcheck.probe.outcome import Outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
@@ -100,3 +101,45 @@ def test_the_same_code_runs_on_a_gpu() -> None:
         found = session.probe(python, spec.quick((2, 0), ("engine",)), world_size=ranks, device="cuda", timeout=600)
         assert found.device.startswith("cuda")
         assert set(verdicts(found).values()) == {"equal"}
+
+
+@pytest.fixture(scope="module")
+def trainer_causes() -> dict[str, Result]:
+    """The Trainer on models and settings that each show loss 0.0, lr 0.0 or missing gradients for a reason of its own."""
+    one = spec.scenario("trainer", "llama-tied", 2, "bf16", 3)
+    checkpointing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
+    warm_up = {"lr_scheduler_type": "linear", "warmup_steps": 1, "max_grad_norm": 1.0}
+    scenarios = [
+        replace(one, model="models:nan_projector", label="nan", training_args=warm_up),
+        replace(one, model="models:all_frozen", label="frozen"),
+        replace(one, label="warm-up", training_args=warm_up),
+        replace(one, model="models:cut_by_checkpointing", label="cut", training_args=checkpointing),
+    ]
+    path = os.pathsep.join(filter(None, [str(FAULTS), os.environ.get("PYTHONPATH")]))
+    return {result.scenario.label: result for result in probe("0.19.8", scenarios, PYTHONPATH=path).results}
+
+
+def test_loss_zero_for_a_nan_that_the_log_filtered_and_lr_zero_for_skipped_steps(trainer_causes: dict[str, Result]) -> None:
+    found = trainer_causes["nan"]
+    assert found.kind is Kind.NON_FINITE
+    assert "in plain torch too" in found.text
+    notes = "\n".join(found.notes)
+    assert "holds 256 non-finite values before any training" in notes
+    assert "`logging_nan_inf_filter` took out of the log" in notes
+    assert "skipped the step on overflow" in notes
+
+
+def test_no_trainable_parameters_are_named(trainer_causes: dict[str, Result]) -> None:
+    assert (trainer_causes["frozen"].kind, trainer_causes["frozen"].text) == (Kind.NOT_STEPPED, "no trainable parameters")
+
+
+def test_lr_zero_before_warm_up_is_no_fault(trainer_causes: dict[str, Result]) -> None:
+    found = trainer_causes["warm-up"]
+    assert found.kind is Kind.EQUAL
+    assert any("warm-up has not started" in note for note in found.notes)
+
+
+def test_gradients_cut_by_checkpointing_are_named(trainer_causes: dict[str, Result]) -> None:
+    found = trainer_causes["cut"]
+    assert not found.good
+    assert any("`model.layers.0.mlp.down_proj.weight`" in note and "enable_input_require_grads" in note for note in found.notes)
