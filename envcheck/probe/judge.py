@@ -74,6 +74,8 @@ def judge_step(scenario: Scenario, ranks: int, record: Record) -> StepJudgement:
     scale = min(1.0, clip / (reference_norm + 1e-6)) if clip > 0 else 1.0
     seen = [_seen(scenario, shape, entry, gram, scale, record) for entry, gram in zip(entries, grams, strict=True)]
     judgement = _judge(seen, shape, scale, record)
+    if _rests(record):
+        seen = []  # nothing was to move: no ratio of lengths has a meaning
     judgement.seen, judgement.scale, judgement.reference_norm = seen, scale, reference_norm
     return judgement
 
@@ -163,7 +165,7 @@ def _swapped(observation: Record, update: Products, record: Record, scale: float
 
 
 def _judge(seen: list[Seen], shape: Shape, scale: float, record: Record) -> StepJudgement:
-    if record.get("expected_lr") == 0 and not number(record.get("lr") or 0.0):
+    if _rests(record):
         still = [one for one in seen if one.products and one.products.square > one.floor**2]
         return (
             StepJudgement(Kind.CORRUPTED, f"moved although lr is 0: `{still[0].name}`")
@@ -184,6 +186,11 @@ def _judge(seen: list[Seen], shape: Shape, scale: float, record: Record) -> Step
         if whole:
             return StepJudgement(whole.kind, whole.text, listed, whole.coefficients)
     return _partial(wrong, listed)
+
+
+def _rests(record: Record) -> bool:
+    """The schedule asks for a learning rate of zero and has it: nothing is to move."""
+    return record.get("expected_lr") == 0 and not number(record.get("lr") or 0.0)
 
 
 def _not_stepped(live: list[Seen], record: Record) -> tuple[Kind, str]:

@@ -110,6 +110,8 @@ def _last_stage(log: RunLog, failed: Record) -> str:
 
 
 def _early_text(failed: Record, stage: str) -> str:
+    if failed["type"] == "NoDeviceError":
+        return str(failed["message"])
     what = f"{failed['type']}: {failed['message'].splitlines()[0] if failed['message'] else ''}"
     if failed["type"] in ("ImportError", "ModuleNotFoundError") or stage.startswith("import"):
         name = stage.removeprefix("import ")
@@ -166,6 +168,8 @@ def _died(scenario: Scenario, log: RunLog) -> Result | None:
 
 def _failed(scenario: Scenario, failed: Record) -> Result:
     message = " ".join(str(failed["message"]).split())[:300]
+    if failed["type"] == "NoDeviceError":
+        return str(failed["message"])
     what = f"{failed['type']}: {message}"
     for pattern, reason in COULD_NOT:
         if re.search(pattern, what):

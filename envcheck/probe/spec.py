@@ -56,7 +56,14 @@ class Scenario:
     @property
     def id(self) -> str:
         """`engine-zero2-bf16-accumulation3-mlp-small-buckets`."""
-        parts = [self.path, f"zero{self.stage}", self.dtype, f"accumulation{self.accumulation}", self.model, self.label]
+        parts = [
+            self.path,
+            f"zero{self.stage}",
+            self.dtype,
+            f"accumulation{self.accumulation}",
+            self.model.rsplit("/", 1)[-1],
+            self.label,
+        ]
         words = "-".join(part for part in parts if part) + (f"-seed{self.seed}" if self.seed != 1 else "")
         return "".join(char if char.isalnum() or char in "-._" else "-" for char in words)
 
@@ -190,11 +197,12 @@ def _options(stage: int) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _thorough_trainer(stage: int, dtype: str) -> list[Scenario]:
-    return [
+    made = [
         scenario(TRAINER, model, stage, dtype, accumulation)
         for model in ("llama-tied", "llama-frozen", "llama-projector")
         for accumulation in (1, 3)
     ]
+    return [*made, scenario(TRAINER, "llama-head", stage, dtype, 3)]
 
 
 def request(scenarios: list[Scenario], world_size: int, device: str, scratch: str, rendezvous: str) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def tiny_llama(tied: bool) -> nn.Module:
 def build(kind: str, seed: int) -> nn.Module:
     """The model of that kind, in float32, with weights that follow from the seed.
 
-    Kinds: mlp, mlp-outputs, mlp-tied, mlp-frozen, llama, llama-tied, llama-frozen, llama-projector, or
+    Kinds: mlp, mlp-outputs, mlp-tied, mlp-frozen, llama, llama-tied, llama-frozen (norm and head are trained), llama-head
+    (the head alone), llama-projector, or
     `module:function` (called without arguments), or a folder with a `config.json`.
     """
     torch.manual_seed(seed)
@@ -104,6 +105,8 @@ def build(kind: str, seed: int) -> nn.Module:
     if kind.startswith("llama"):
         llama = tiny_llama(tied=kind == "llama-tied")
         if kind == "llama-frozen":
+            freeze(llama.model.embed_tokens, llama.model.layers)
+        if kind == "llama-head":
             freeze(llama.model)
         return llama
     return _from_user(kind)

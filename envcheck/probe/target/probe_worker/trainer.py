@@ -30,9 +30,8 @@ def run(context: Any, scenario: Dict[str, Any]) -> None:  # noqa: ANN401 - the w
     import transformers
 
     journal = context.journal
-    journal.doing("TrainingArguments")
-    args = transformers.TrainingArguments(**arguments(context, scenario))
     journal.doing("build model")
+    _forget_configuration()  # else an earlier ZeRO-3 scenario would have the model built in pieces
     model = models.build(scenario["model"], scenario["seed"])
     reference = Reference(model, scenario["dtype"]) if context.rank == 0 else None
     names = observe.trainable(model)
@@ -41,6 +40,8 @@ def run(context: Any, scenario: Dict[str, Any]) -> None:  # noqa: ANN401 - the w
         journal.write("note", note="no trainable parameters")
         return
     vocabulary = models.vocabulary_of(model)
+    journal.doing("TrainingArguments")
+    args = transformers.TrainingArguments(**arguments(context, scenario))
     watcher = _watcher_class()(context, scenario, Steps(context, scenario, reference, names))
     trainer = transformers.Trainer(
         model=model,
@@ -63,6 +64,20 @@ def run(context: Any, scenario: Dict[str, Any]) -> None:  # noqa: ANN401 - the w
             _dispose(trainer.deepspeed)
     if not watcher.stepped:
         journal.write("note", note="the Trainer took no step through DeepSpeed")
+
+
+def _forget_configuration() -> None:
+    """Make transformers and accelerate forget the DeepSpeed configuration and the dtype of earlier TrainingArguments.
+
+    They leave both behind: in a global, and in environment variables that later TrainingArguments read.
+    """
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        del os.environ[name]
+    try:
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+    except ImportError:
+        from transformers.deepspeed import unset_hf_deepspeed_config
+    unset_hf_deepspeed_config()
 
 
 def arguments(context: Any, scenario: Dict[str, Any]) -> Dict[str, Any]:  # noqa: ANN401
