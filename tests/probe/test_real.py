@@ -58,6 +58,24 @@ def test_every_planted_fault_is_caught_and_told_apart() -> None:
     assert {one.scenario.label: (one.kind, one.text) for one in found.results} == PLANTED
 
 
+def test_a_rank_that_dies_or_hangs_for_real_is_named_and_the_rest_is_run() -> None:
+    one = spec.scenario("engine", "mlp", 2, "fp32", 3)
+    scenarios = [replace(one, label=label) for label in ("before", "hang", "between", "after")]
+    path = os.pathsep.join(filter(None, [str(FAULTS), os.environ.get("PYTHONPATH")]))
+    environ = {**os.environ, "PYTHONPATH": path, "ENVCHECK_FAULTS": "none,hang"}
+    found = session.probe(
+        target("0.19.8"), scenarios, world_size=2, device="cpu", timeout=600, environ=environ, stall=10.0
+    )
+    hung = found.results[1]
+    assert hung.kind is Kind.HUNG
+    assert "rank 1 in `step 1: optimizer step`" in hung.text
+    assert any("sitecustomize.py" in note and "in step" in note for note in hung.notes)
+    # the fresh processes begin their list of faults again: their second engine hangs too
+    assert [one.kind for one in found.results] == [Kind.EQUAL, Kind.HUNG, Kind.EQUAL, Kind.HUNG]
+    died = probe("0.19.8", [one], PYTHONPATH=path, ENVCHECK_FAULTS="die").results[0]
+    assert died.text == "crashed: rank 1 ended by SIGSEGV in `step 1: optimizer step`"
+
+
 def test_fifty_clean_seeds_over_the_dtypes_give_no_alarm() -> None:
     scenarios = []
     for seed in range(2, 52):

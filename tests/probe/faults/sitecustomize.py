@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import os
+import signal
 import sys
+import time
 from typing import Any
 
 FAULTS = os.environ.get("ENVCHECK_FAULTS", "").split(",")
@@ -74,6 +76,8 @@ def before(fault: str, model: Any, optimizer: Any, accumulation: int) -> None:  
         frozen = named[NAME].requires_grad_(False)
         for group in optimizer.param_groups:
             group["params"] = [one for one in group["params"] if one is not frozen]
+    elif fault in ("die", "hang") and RANK == 1:
+        optimizer.step = ending(fault)
     elif fault in ("never-step", "step-twice", "swap"):
         optimizer.step = stepping(fault, optimizer, optimizer.step)
     elif fault == "keep-one-still":
@@ -108,6 +112,15 @@ def stepping(fault: str, optimizer: Any, step: Any) -> Any:
         step(*args, **kwargs)
 
     return {"never-step": never, "step-twice": twice, "swap": swapped}[fault]
+
+
+def ending(fault: str) -> Any:
+    def step(*_: Any, **__: Any) -> None:
+        if fault == "die":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        time.sleep(3600)
+
+    return step
 
 
 def still(optimizer: Any, step: Any) -> Any:
