@@ -168,8 +168,6 @@ def _died(scenario: Scenario, log: RunLog) -> Result | None:
 
 def _failed(scenario: Scenario, failed: Record) -> Result:
     message = " ".join(str(failed["message"]).split())[:300]
-    if failed["type"] == "NoDeviceError":
-        return str(failed["message"])
     what = f"{failed['type']}: {message}"
     for pattern, reason in COULD_NOT:
         if re.search(pattern, what):
