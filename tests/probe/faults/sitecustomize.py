@@ -55,7 +55,7 @@ def wrap(deepspeed: Any) -> None:
     deepspeed.initialize = initialize
 
 
-def before(fault: str, model: Any, optimizer: Any, accumulation: int) -> None:  # noqa: C901 - one branch a fault
+def before(fault: str, model: Any, optimizer: Any, accumulation: int) -> None:  # noqa: C901, PLR0912 - one branch a fault
     """Plant the fault in the model's hooks or the optimizer's step."""
     named = dict(model.named_parameters())
     if fault == "scale-one":
