@@ -35,9 +35,11 @@ def _usable(python: Path) -> bool:
 
 
 def make(home: Path, python: Path, version: str) -> None:
-    """Make the environment; UV_FIND_LINKS and UV_TORCH_BACKEND are honoured."""
+    """Make the environment; a CPU build of torch comes from UV_FIND_LINKS where that is set, else from its CPU index."""
     uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
-    env = {**os.environ, "DS_BUILD_OPS": "0", "UV_TORCH_BACKEND": os.environ.get("UV_TORCH_BACKEND", "cpu")}
+    env = {**os.environ, "DS_BUILD_OPS": "0"}
+    if not env.get("UV_FIND_LINKS"):
+        env.setdefault("UV_TORCH_BACKEND", "cpu")
     install = [uv, "pip", "install", "--quiet", "--python", str(python)]
     for command in (
         [uv, "venv", "--quiet", "--clear", "--python", "3.11", str(home)],
