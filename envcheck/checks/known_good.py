@@ -28,7 +28,7 @@ def notes(context: Context) -> list[str]:
     """
     if not WATCHED & context.environment.packages.keys():
         return []
-    good = [rule for rule in context.matrix.rules() if rule.status == "good" and len(rule.packages) >= SMALLEST]
+    good = [rule for rule in context.matrix.good() if len(rule.packages) >= SMALLEST]
     covering = [rule for rule in good if _covers(rule, context)]
     if covering:
         return [f"known to work: {rule.title} ({rule.id}; {_evidence(rule)})" for rule in covering]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from packaging.specifiers import InvalidSpecifier
 from packaging.version import InvalidVersion, Version
 
+from envcheck.facts.metadata import normalised
 from envcheck.findings import Evidence, Finding, Fix, Severity, Skip
 from envcheck.matrix.versions import specifier
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 PLAIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*\(?\s*((?:[<>=!~]=?=?\s*[A-Za-z0-9.*+!_-]+\s*,?\s*)*)\)?\s*")
 EXTRA_ONLY = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
-SEPARATORS = re.compile(r"[-_.]+")
 EVIDENCE = (Evidence("docs", "PyPA specifications: Core metadata, Requires-Dist"),)
 
 #: Packages whose conflicts usually break training; conflicts of others are a warning.
@@ -51,25 +51,20 @@ class Need(NamedTuple):
     url: str
 
 
-def normalise(name: str) -> str:
-    """The PEP 503 form of a name."""
-    return SEPARATORS.sub("-", name).lower()
-
-
 @lru_cache(maxsize=16384)
 def parse(line: str) -> Need | None:
     """A `Requires-Dist` line; None where it does not follow PEP 508."""
     found = PLAIN.fullmatch(line)
     if found:
-        return Need(normalise(found[1]), frozenset(), found[2].strip().strip(","), None, "")
+        return Need(normalised(found[1]), frozenset(), found[2].strip().strip(","), None, "")
     from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - only where a marker or url needs it
 
     try:
         parsed = Requirement(line)
     except (InvalidRequirement, RecursionError):
         return None
-    extras = frozenset(map(normalise, parsed.extras))
-    return Need(normalise(parsed.name), extras, str(parsed.specifier), parsed.marker, parsed.url or "")
+    extras = frozenset(map(normalised, parsed.extras))
+    return Need(normalised(parsed.name), extras, str(parsed.specifier), parsed.marker, parsed.url or "")
 
 
 def check_requirements(context: Context) -> Iterator[Outcome]:

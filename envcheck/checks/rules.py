@@ -10,7 +10,7 @@ from envcheck.matrix.match import match, observed, reasons
 from envcheck.matrix.rule import LOUD, subject_of_fact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from envcheck.checks.context import Context, Outcome
     from envcheck.facts.model import Environment
@@ -20,18 +20,29 @@ if TYPE_CHECKING:
 
 def check_rules(context: Context) -> Iterator[Outcome]:
     """Every bad, suspect and changed combination; one skip for each fact, package or usage that kept rules open."""
+    for outcome in speaking(context):
+        yield outcome if isinstance(outcome, Skip) else finding(outcome, context.environment, context.settings)
+
+
+def speaking(context: Context, wanted: Callable[[Match], bool] | None = None) -> Iterator[Match | Skip]:
+    """The matches that have something to say, then one skip for each reason that kept rules open.
+
+    Args:
+        context: The facts, the matrix and the settings.
+        wanted: Which matches to consider at all; every one where left out.
+    """
     open_by: Counter[str] = Counter()
     for rule in context.matrix.candidates(context.environment):
         if rule.status == "good":
             continue
         found = match(rule, context.environment, context.settings, context.matrix.kinds)
-        if found is None:
+        if found is None or not (wanted is None or wanted(found)):
             continue
         blocker = blocked_by(found, context.matrix.told)
         if blocker:
             open_by[blocker] += 1
         else:
-            yield finding(found, context.environment, context.settings)
+            yield found
     for name, count in sorted(open_by.items()):
         yield Skip(f"rules about {name}", f"{name} unknown: {count} rule{'s' if count > 1 else ''}")
 

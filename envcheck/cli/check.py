@@ -10,9 +10,9 @@ from envcheck.checks import known_good, waivers
 from envcheck.checks.context import Context
 from envcheck.checks.registry import run_all
 from envcheck.cli.console import add_report_options, emit
-from envcheck.cli.inputs import read_json_object, read_text
+from envcheck.cli.inputs import json_object, read_json_object, read_text
 from envcheck.cli.stack import stack_rows
-from envcheck.errors import UsageError
+from envcheck.errors import InputError, UsageError
 from envcheck.findings import Finding, Report, sort_findings
 from envcheck.matrix.database import load
 from envcheck.matrix.settings import Settings, combine
@@ -20,6 +20,7 @@ from envcheck.matrix.settings import Settings, combine
 if TYPE_CHECKING:
     import argparse
 
+    from envcheck.dsconfig.document import Document
     from envcheck.facts.model import Environment
 
 
@@ -56,28 +57,28 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check and report; returns the exit code."""
-    settings = read_settings(args)
+    document = read_deepspeed(args.ds_config) if args.ds_config else None
+    settings = read_settings(args, document)
     accepted = waivers.find(Path.cwd())
     environment = read_environment(args)
     context = Context(environment, load(args.matrices), settings)
-    report = build_report(context, accepted, config_findings(args, context))
+    more = config_findings(args, context, document) if document else []
+    report = build_report(context, accepted, more)
     return emit(report, args)
 
 
-def config_findings(args: argparse.Namespace, context: Context) -> list[Finding]:
+def config_findings(args: argparse.Namespace, context: Context, document: Document) -> list[Finding]:
     """What the DeepSpeed file itself gets wrong: unknown keys, types, duplicates, each with its line."""
-    if not args.ds_config:
-        return []
     from envcheck.dsconfig.keys import KeyTable  # noqa: PLC0415 - only with --ds-config
-    from envcheck.dsconfig.lint import lint_document  # noqa: PLC0415 - likewise
+    from envcheck.dsconfig.lint import lint_parsed  # noqa: PLC0415 - likewise
 
     deepspeed = context.environment.packages.get("deepspeed")
     world = context.settings.values.get("world_size")
-    return lint_document(
-        read_text(args.ds_config, "DeepSpeed config"),
+    return lint_parsed(
+        document,
         args.ds_config,
         deepspeed.version if deepspeed else None,
-        table=KeyTable.from_data(context.matrix.table("deepspeed_keys")),
+        KeyTable.from_data(context.matrix.table("deepspeed_keys")),
         trainer=True if args.training_args else None,
         world_size=world if isinstance(world, int) else None,
     )
@@ -120,26 +121,27 @@ def read_environment(args: argparse.Namespace) -> Environment:
     return collect(args.python)
 
 
-def read_settings(args: argparse.Namespace) -> Settings:
-    """The settings the options give."""
-    deepspeed = read_deepspeed(args.ds_config) if args.ds_config else None
+def read_settings(args: argparse.Namespace, document: Document | None) -> Settings:
+    """The settings the options give; `document` is the DeepSpeed file, read already."""
     trainer = read_json_object(args.training_args, "TrainingArguments") if args.training_args else None
     told = dict(parse_assignment(text) for text in args.told)
-    return combine(deepspeed, trainer, told, frozenset(args.uses))
+    return combine(document.plain() if document else None, trainer, told, frozenset(args.uses))
 
 
-def read_deepspeed(name: str) -> dict[str, Any]:
-    """The keys of a DeepSpeed file, read as forgivingly as DeepSpeed reads it.
+def read_deepspeed(name: str) -> Document:
+    """A DeepSpeed file, read as forgivingly as DeepSpeed reads it.
 
     Raises:
         InputError: Nothing can be made of it.
     """
     from envcheck.dsconfig.document import parse  # noqa: PLC0415 - only with --ds-config
 
-    document = parse(read_text(name, "DeepSpeed config"))
+    text = read_text(name, "DeepSpeed config")
+    document = parse(text)
     if not document.usable:
-        return read_json_object(name, "DeepSpeed config")  # says what is wrong, and where
-    return document.plain()
+        json_object(text, name, "DeepSpeed config")  # says what is wrong, and where
+        raise InputError("the DeepSpeed config cannot be used", where=name)
+    return document
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -245,27 +245,16 @@ def rule_findings(
     name: str,
 ) -> Iterator[Finding | Skip]:
     """Rules that hang on a setting which is known here, each with the line of that setting."""
-    from envcheck.checks.rules import blocked_by, finding  # noqa: PLC0415 - not with --explain
-    from envcheck.matrix.match import match  # noqa: PLC0415 - not with --explain
+    from envcheck.checks.context import Context  # noqa: PLC0415 - not with --explain
+    from envcheck.checks.rules import finding, speaking  # noqa: PLC0415 - not with --explain
 
-    blocked: dict[str, int] = {}
-    for rule in matrix.candidates(environment):
-        if rule.status == "good" or not rule.settings:
-            continue
-        found = match(rule, environment, settings, matrix.kinds)
-        if found is None or len(found.open_settings) == len(rule.settings):
-            continue
-        blocker = blocked_by(found, matrix.told)
-        if blocker:
-            blocked[blocker] = blocked.get(blocker, 0) + 1
+    context = Context(environment, matrix, settings)
+    for outcome in speaking(context, lambda found: len(found.open_settings) < len(found.rule.settings)):
+        if isinstance(outcome, Skip):
+            yield outcome
         else:
-            yield dataclasses.replace(
-                finding(found, environment, settings), place=place_of(rule, document, name)
-            )
-    for blocker, count in sorted(blocked.items()):
-        yield Skip(
-            f"rules about {blocker}", f"{blocker} unknown: {count} rule{'s' if count > 1 else ''} not decided"
-        )
+            place = place_of(outcome.rule, document, name)
+            yield dataclasses.replace(finding(outcome, environment, settings), place=place)
 
 
 def place_of(rule: Rule, document: Document, name: str) -> str:

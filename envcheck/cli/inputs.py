@@ -42,7 +42,11 @@ def read_json_object(name: str, what: str) -> dict[str, Any]:
     Raises:
         InputError: As `read_text`, or not JSON, or not an object; with line and column.
     """
-    text = read_text(name, what)
+    return json_object(read_text(name, what), name, what)
+
+
+def json_object(text: str, name: str, what: str) -> dict[str, Any]:
+    """The JSON object that `text`, read from `name`, holds; raises as `read_json_object`."""
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from envcheck.dsconfig.keys import KeyTable
 
 INTEGRATION = Evidence("code", "huggingface/transformers@v4.57.6:src/transformers/integrations/deepspeed.py")
-ACCELERATE = Evidence("code", "huggingface/accelerate@v1.12.0:src/accelerate/utils/dataclasses.py")
 
 #: DeepSpeed key -> argument that fills it, and must match it where it is not `auto`.
 MATCHED = {

@@ -156,8 +156,3 @@ def values(document: Document, table: KeyTable, version: Version | None, trainer
                     entry.place.line,
                     f"`{entry.path}`: {old} -> {problem.change[0]}",
                 )
-
-
-def settled(text: str) -> bool:
-    """Whether a corrected text is strict JSON now."""
-    return not parse(text).problems

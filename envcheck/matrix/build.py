@@ -88,16 +88,12 @@ def _rules(
 
 
 def _unique(rules: list[Rule]) -> list[str]:
-    seen: dict[str, str] = {}
+    first: dict[str, Rule] = {}
     return [
-        f"{rule.file}: {rule.id}: the id is taken by {seen[rule.id]}"
+        f"{rule.file}: {rule.id}: the id is taken by {first[rule.id].file}"
         for rule in rules
-        if seen.setdefault(rule.id, f"{rule.file}") != rule.file or _again(rule, rules)
+        if first.setdefault(rule.id, rule) is not rule
     ]
-
-
-def _again(rule: Rule, rules: list[Rule]) -> bool:
-    return next(other for other in rules if other.id == rule.id) is not rule
 
 
 def _undeclared(rules: list[Rule], uses: dict[str, str]) -> list[str]:
@@ -125,7 +121,7 @@ def _pack(rules: list[Rule], tables: dict[str, Any], head: dict[str, Any]) -> by
     index = []
     for rule in rules:
         numbers = [conditions.setdefault(item, len(conditions)) for item in rule.packages.items()]
-        index.append((*_append(body, plain_rule(rule)), numbers))
+        index.append((*_append(body, plain_rule(rule)), numbers, rule.status == "good"))
     places = {name: _append(body, document) for name, document in tables.items()}
     head = {**head, "length": len(body), "conditions": list(conditions), "rules": index, "tables": places}
     return json.dumps(head, separators=(",", ":")).encode() + b"\n" + bytes(body)

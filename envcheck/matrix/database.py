@@ -25,19 +25,17 @@ if TYPE_CHECKING:
     from envcheck.facts.model import Environment
 
 #: Part of the cache key: a change of the cache's form changes it.
-CACHE_FORM = "2"
-
-#: The cache is skipped, not an error, where it cannot be written.
-LARGEST_FILE = 32 << 20
+CACHE_FORM = "3"
 
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """Where a rule's text stands and which package conditions it has."""
+    """Where a rule's text stands, which package conditions it has, and whether it is a known-good combination."""
 
     offset: int
     length: int
     conditions: tuple[int, ...]
+    good: bool
 
 
 @dataclass(slots=True)
@@ -76,6 +74,10 @@ class Matrix:
     def rules(self) -> Iterator[Rule]:
         """Every rule, in file order."""
         return (self._rule(entry) for entry in self.index)
+
+    def good(self) -> Iterator[Rule]:
+        """The known-good combinations, in file order; the text of no other rule is read."""
+        return (self._rule(entry) for entry in self.index if entry.good)
 
     def candidates(self, environment: Environment) -> Iterator[Rule]:
         """The rules that no package condition rules out."""
@@ -210,7 +212,7 @@ def open_cache(data: bytes, folder: Path, origin: str) -> Matrix:
     return Matrix(
         folder=folder, origin=origin, digest=index["digest"],
         conditions=[(name, spec) for name, spec in index["conditions"]],
-        index=[Indexed(offset, length, tuple(numbers)) for offset, length, numbers in index["rules"]],
+        index=[Indexed(offset, length, tuple(numbers), good) for offset, length, numbers, good in index["rules"]],
         kinds=index["kinds"], told=frozenset(index["told"]), uses=index["uses"],
         tables={name: (offset, length) for name, (offset, length) in index["tables"].items()},
         text=body,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.specifiers import InvalidSpecifier
 
+from envcheck.facts.metadata import normalised
 from envcheck.findings import Evidence
 from envcheck.matrix.rule import (
     ABSENT,
@@ -158,7 +159,7 @@ def _list(
 
 def _packages(table: Mapping[str, Any], here: Mistakes) -> dict[str, str]:
     for name, spec in table.items():
-        if name != re.sub(r"[-_.]+", "-", name).lower():
+        if name != normalised(name):
             here.add(f"`{name}` is not a normalised name")
         if spec not in (ANY, ABSENT):
             _check_specifier(spec, here.at(name))

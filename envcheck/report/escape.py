@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from envcheck.facts.redaction import CREDENTIALS
+
 #: Longer texts are cut: a version of a megabyte helps nobody.
 LONGEST = 600
 
@@ -12,7 +14,6 @@ LONGEST = 600
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 HOME = re.compile(r"(?<![\w/])(?:/home|/Users|/export/home)/[^/\s`'\":;]+|(?<![\w/])/root(?=/|\b)|C:\\Users\\[^\\\s`'\"]+")
-CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 SECRETS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|pypi-[\w-]{16,}"
     r"|sk-[\w-]{16,}|xox[abp]-[\w-]{10,}|AKIA[A-Z0-9]{12,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+)"

@@ -121,6 +121,17 @@ def test_an_interpreter_that_is_none_could_not_be_looked_at(capsys: pytest.Captu
     assert "hint:" in capsys.readouterr().err
 
 
+def test_a_deepspeed_file_from_standard_input_is_read_once(snapshot: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "envcheck", "check", "--snapshot", snapshot, "--ds-config", "-", "--format", "json"],
+        input='{"zero_optimization": {"stage": 2}, "gradient_accumulation_steps": 4}',
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert [item["id"] for item in json.loads(done.stdout)["findings"] if item["severity"] == "error"] == [
+        "deepspeed-zero2-last-micro-batch"
+    ]
+
+
 def test_output_replaces_the_file_whole(snapshot: str, tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     target.write_text("old")

@@ -69,6 +69,12 @@ def test_candidates_are_the_rules_no_package_rules_out(tmp_path: Path) -> None:
     assert [rule.id for rule in found] == ["torch-a"]
 
 
+def test_only_good_rules_are_read_as_known_good(tmp_path: Path) -> None:
+    good = GOOD.replace("deepspeed-a", "set").replace('"bad"', '"good"').replace('"wrong-gradient"', '"none"')
+    matrix = load(str(folder(tmp_path, GOOD + good)), {})
+    assert [rule.id for rule in matrix.good()] == ["set"]
+
+
 def test_tables_are_read_by_name(tmp_path: Path) -> None:
     matrix = load(str(folder(tmp_path, GOOD, pairs={"row": [{"a": 1}]})), {})
     assert matrix.table("pairs") == {"row": [{"a": 1}]}

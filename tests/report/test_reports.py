@@ -77,6 +77,7 @@ def test_a_code_span_cannot_be_left(text: str) -> None:
         ("/Users/bob/x", "bob"),
         ("/root/x", "root"),
         ("https://user:pw@host/simple", "pw"),
+        ("https://user:p@ssw@host/simple", "ssw"),
         ("HF_TOKEN=hf_abcdefghijklmnop", "abcdefgh"),
         ("ghp_0123456789abcdefghij", "0123456789"),
         ("api_key: s3cr3t", "s3cr3t"),
