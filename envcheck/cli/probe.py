@@ -53,6 +53,10 @@ def run(args: argparse.Namespace) -> int:
     """Probe and report; returns the exit code."""
     from envcheck.probe import session, summary  # noqa: PLC0415 - not for --help
 
+    if args.html:
+        from envcheck.report import charts  # noqa: PLC0415 - only with --html
+
+        charts.require()  # before minutes of probing, not after
     chosen = choose(args)
     timeout = args.timeout or (THOROUGH_TIMEOUT if args.thorough else QUICK_TIMEOUT)
     matrix = load(args.matrices)

@@ -1,13 +1,15 @@
 """One self-contained page: verdicts, and per scenario the loss, learning rate, norm and update ratio against plain torch.
 
-No script, no network, inline SVG drawn here; every text is escaped.
+No script, no network, inline SVG; every text is escaped.
 """
 
 from __future__ import annotations
 
-import math
-from html import escape
+import html
 from typing import TYPE_CHECKING
+
+from envcheck.report import charts
+from envcheck.report.escape import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,29 +18,26 @@ if TYPE_CHECKING:
     from envcheck.probe.compare import Result
     from envcheck.probe.outcome import Outcome
 
-#: Size of one chart in SVG units, and its margins (left, right, top, bottom).
-WIDTH, HEIGHT = 260, 150
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 22, 24
-
 STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #c9ced6; --seen: #b3261e; --right: #1a5fb4;
-  --soft: #f3f5f8 }
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #c9ced6; --seen: #b3261e; --soft: #f3f5f8 }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --paper: #16191d;
-  --line: #444b55; --seen: #ff8a80; --right: #8ab4f8;
-  --soft: #20252b } }
+  --line: #444b55; --seen: #ff8a80; --soft: #20252b } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem } h3 { font-size: 1rem; margin: 1.2rem 0 .3rem }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
+td:first-child { white-space: nowrap }
 td.number { text-align: right; font-variant-numeric: tabular-nums } .wide { overflow-x: auto }
 .bad { font-weight: 700; color: var(--seen) } .unknown { font-style: italic }
 .charts { display: flex; flex-wrap: wrap; gap: .6rem }
-svg { background: var(--soft); width: 260px; height: 150px } svg text { font: 10px system-ui, sans-serif; fill: var(--ink) }
-.axis { stroke: var(--line); stroke-width: 1 } .seen { stroke: var(--seen); fill: none; stroke-width: 2 }
-.right { stroke: var(--right); fill: none; stroke-width: 2; stroke-dasharray: 5 3 } .dot { fill: var(--seen); stroke: none }
 code { background: var(--soft); padding: 0 .2rem }
 """
+
+
+def escape(text: str) -> str:
+    """`text` as HTML text: no markup, nothing hidden or turned round by control characters."""
+    return html.escape(visible(text))
 
 
 def page(outcome: Outcome, report: Report) -> str:
@@ -50,7 +49,7 @@ def _page(outcome: Outcome, report: Report) -> Iterator[str]:
     verdict = report.verdict.value
     yield '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<title>envcheck probe: {escape(verdict)}</title><style>{STYLE}</style></head><body>"
+    yield f"<title>envcheck probe: {escape(verdict)}</title><style>{STYLE}{charts.STYLE}</style></head><body>"
     yield f'<h1>envcheck probe: <span class="{"bad" if verdict == "error" else ""}">{escape(verdict)}</span></h1>'
     for row in report.stack[:2]:
         yield f"<p><b>{escape(row.name)}</b>: {escape(row.value)}</p>"
@@ -104,12 +103,22 @@ def _charts(results: Sequence[Result]) -> Iterator[str]:
 
 def scenario_charts(result: Result) -> Iterator[str]:
     """The four charts of a scenario."""
+    for number, panel in enumerate(panels(result)):
+        yield charts.draw(panel, f"{result.scenario.id}-{number}")
+
+
+def panels(result: Result) -> Iterator[charts.Panel]:
+    """What a scenario's charts show: with DeepSpeed, and with plain torch."""
     steps = result.steps
-    yield chart("loss", [step.loss for step in steps], [step.reference_loss for step in steps])
-    right = [step.expected_lr if step.expected_lr is not None else result.scenario.lr for step in steps]
-    yield chart("learning rate", [step.lr for step in steps], right)
-    yield chart("gradient norm", [step.norm for step in steps], [step.reference_norm for step in steps])
-    yield chart("update / right update", [step.ratio for step in steps], [1.0 for _ in steps])
+    rate = [step.expected_lr if step.expected_lr is not None else result.scenario.lr for step in steps]
+    yield _panel("loss", [step.loss for step in steps], [step.reference_loss for step in steps])
+    yield _panel("learning rate", [step.lr for step in steps], rate)
+    yield _panel("gradient norm", [step.norm for step in steps], [step.reference_norm for step in steps])
+    yield _panel("update / right update", [step.ratio for step in steps], [1.0 for _ in steps])
+
+
+def _panel(title: str, seen: Sequence[float | None], right: Sequence[float | None]) -> charts.Panel:
+    return charts.Panel(title, (charts.Curve("DeepSpeed", seen), charts.Curve("plain torch", right)))
 
 
 def _remarks(report: Report) -> Iterator[str]:
@@ -117,60 +126,3 @@ def _remarks(report: Report) -> Iterator[str]:
     lines += list(report.notes)
     if lines:
         yield "<h2>Remarks</h2><ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
-
-
-def chart(title: str, seen: Sequence[float | None], right: Sequence[float | None]) -> str:
-    """One chart as SVG; values over steps 1 to n, gaps where there is no finite value; said in words too, for screen readers."""
-    finite = [value for value in [*seen, *right] if value is not None and math.isfinite(value)]
-    low, high = _span(finite)
-    body = [
-        f'<text x="{LEFT}" y="14">{escape(title)}</text>',
-        f'<line class="axis" x1="{LEFT}" y1="{HEIGHT - BOTTOM}" x2="{WIDTH - RIGHT}" y2="{HEIGHT - BOTTOM}"/>',
-        f'<line class="axis" x1="{LEFT}" y1="{TOP}" x2="{LEFT}" y2="{HEIGHT - BOTTOM}"/>',
-        f'<text x="{LEFT - 4}" y="{TOP + 8}" text-anchor="end">{_short(high)}</text>',
-        f'<text x="{LEFT - 4}" y="{HEIGHT - BOTTOM}" text-anchor="end">{_short(low)}</text>',
-    ]
-    body += [
-        f'<text x="{_x(index, len(seen)):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{index + 1}</text>'
-        for index in range(len(seen))
-    ]
-    body += _curve("right", right, low, high) + _curve("seen", seen, low, high)
-    words = f"{title}: seen {_list(seen)}; plain torch {_list(right)}"
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(words)}">{"".join(body)}</svg>'
-
-
-def _span(finite: list[float]) -> tuple[float, float]:
-    if not finite:
-        return 0.0, 1.0
-    low, high = min(finite), max(finite)
-    pad = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
-    return low - pad, high + pad
-
-
-def _x(index: int, count: int) -> float:
-    inside = WIDTH - LEFT - RIGHT - 20
-    return LEFT + 10 + (inside * index / (count - 1) if count > 1 else inside / 2)
-
-
-def _curve(name: str, values: Sequence[float | None], low: float, high: float) -> list[str]:
-    runs: list[list[tuple[float, float]]] = [[]]
-    for index, value in enumerate(values):
-        if value is None or not math.isfinite(value):
-            runs.append([])
-            continue
-        y = TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
-        runs[-1].append((_x(index, len(values)), y))
-    drawn = [
-        f'<polyline class="{name}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in run)}"/>' for run in runs if len(run) > 1
-    ]
-    if name == "seen":
-        drawn += [f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for run in runs for x, y in run]
-    return drawn
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def _list(values: Sequence[float | None]) -> str:
-    return ", ".join("none" if value is None else f"{value:.4g}" for value in values)
