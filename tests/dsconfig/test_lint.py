@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from pathlib import Path
@@ -34,7 +35,7 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
             inner = place.get(section)
             place[section] = inner if isinstance(inner, dict) else {}
             place = place[section]
-        place[last] = value
+        place[last] = copy.deepcopy(value)  # the sampled objects are shared
     return document
 
 
