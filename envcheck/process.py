@@ -74,11 +74,13 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     stdin: str | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Completed:
     """Run `argv` to its end or for `timeout` seconds.
 
     The child gets its own session, so that everything it started dies with it. Streams go to unnamed temporary
-    files: a child that prints gigabytes, or a grandchild that keeps the stream open, cannot block us.
+    files: a child that prints gigabytes, or a grandchild that keeps the stream open, cannot block us. `pass_fds` are
+    descriptors that the child keeps open, such as that of a lock which it is to hold as long as it lives.
 
     Raises:
         ToolError: The program does not exist or may not be run.
@@ -89,7 +91,7 @@ def run(
         try:
             process = subprocess.Popen(
                 list(argv), stdin=given, stdout=out, stderr=err, env=dict(env) if env is not None else None,
-                cwd=cwd, start_new_session=True,
+                cwd=cwd, start_new_session=True, pass_fds=pass_fds,
             )
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -1,0 +1,1 @@
+"""Versions that may be combined: nogoods, search, uv, lock files, and changes that can be undone."""
