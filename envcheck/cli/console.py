@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from envcheck.errors import ExitCode, UsageError
+from envcheck.errors import ExitCode
+from envcheck.files import write_whole
 from envcheck.findings import Report, Severity
 
 if TYPE_CHECKING:
@@ -80,15 +79,7 @@ def write(text: str, output: str | None) -> None:
     if not output or output == "-":
         sys.stdout.write(text)
         return
-    path = Path(output)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise UsageError(f"cannot write the report: {error.strerror}", where=output) from error
+    write_whole(output, text, "report")
 
 
 def on_terminal() -> bool:
