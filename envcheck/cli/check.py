@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from envcheck.checks import known_good, waivers
 from envcheck.checks.context import Context
 from envcheck.checks.registry import run_all
-from envcheck.cli.console import add_report_options, emit
+from envcheck.cli.console import add_report_options, emit, progress
 from envcheck.cli.inputs import json_object, read_json_object, read_text
 from envcheck.cli.stack import stack_rows
 from envcheck.errors import InputError, UsageError
-from envcheck.findings import Finding, Report, sort_findings
+from envcheck.findings import Finding, Report, Skip, sort_findings
 from envcheck.matrix.database import load
 from envcheck.matrix.settings import Settings, combine
 
@@ -28,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `envcheck check`."""
     add_environment_options(parser)
     add_settings_options(parser)
+    add_deep_options(parser)
     add_report_options(parser)
 
 
@@ -55,6 +56,15 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_deep_options(parser: argparse.ArgumentParser) -> None:
+    """The slow checks."""
+    group = parser.add_argument_group("deep checks")
+    group.add_argument(
+        "--deep", action="store_true",
+        help="also compare every installed file with RECORD, link every extension, follow every import; imports nothing",
+    )  # fmt: skip
+
+
 def run(args: argparse.Namespace) -> int:
     """Check and report; returns the exit code."""
     document = read_deepspeed(args.ds_config) if args.ds_config else None
@@ -63,8 +73,27 @@ def run(args: argparse.Namespace) -> int:
     environment = read_environment(args)
     context = Context(environment, load(args.matrices), settings)
     more = config_findings(args, context, document) if document else []
-    report = build_report(context, accepted, more)
+    unseen: list[Skip] = []
+    if args.deep:
+        found, unseen = deep_outcomes(args, context)
+        more += found
+    report = build_report(context, accepted, more, unseen)
     return emit(report, args)
+
+
+def deep_outcomes(args: argparse.Namespace, context: Context) -> tuple[list[Finding], list[Skip]]:
+    """What the deep checks say.
+
+    Raises:
+        UsageError: There is only a snapshot to look at.
+        CouldNotLookError: The interpreter does not answer.
+    """
+    from envcheck.checks.deep.run import run_deep  # noqa: PLC0415 - only with --deep
+
+    if args.snapshot:
+        raise UsageError("`--deep` reads installed files, and a snapshot has none", hints=("give `--python` instead",))
+    with progress() as say:
+        return run_deep(context, args.python, say)
 
 
 def config_findings(args: argparse.Namespace, context: Context, document: Document) -> list[Finding]:
@@ -84,15 +113,17 @@ def config_findings(args: argparse.Namespace, context: Context, document: Docume
     )
 
 
-def build_report(context: Context, accepted: list[waivers.Waiver], more: list[Finding]) -> Report:
-    """Run the checks and put the report together with `more` findings."""
+def build_report(
+    context: Context, accepted: list[waivers.Waiver], more: list[Finding], unseen: list[Skip],
+) -> Report:  # fmt: skip
+    """Run the checks and put the report together with `more` findings and `unseen` skips."""
     findings, skipped = run_all(context)
     findings += more
     kept, waived = waivers.apply(findings, accepted, datetime.datetime.now(tz=datetime.timezone.utc).date())
     matrix = context.matrix
     return Report(
         findings=sort_findings(kept),
-        skipped=tuple(skipped),
+        skipped=(*skipped, *unseen),
         stack=tuple(stack_rows(context)),
         notes=tuple(known_good.notes(context)),
         waived=tuple(waived),

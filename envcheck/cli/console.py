@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -13,7 +14,7 @@ from envcheck.findings import Report, Severity
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from envcheck.report.text import Line
 
@@ -85,6 +86,23 @@ def write(text: str, output: str | None) -> None:
 def on_terminal() -> bool:
     """Whether standard output is a terminal that may be coloured."""
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """A function that shows what is being done, on one line of a terminal's standard error; elsewhere it shows nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    width = shutil.get_terminal_size().columns - 1
+
+    def say(text: str) -> None:
+        print(f"\r{text[:width]:{width}}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield say
+    finally:
+        print(f"\r{'':{width}}\r", end="", file=sys.stderr, flush=True)
 
 
 def _show(report: Report, *, verbose: bool) -> None:

@@ -43,10 +43,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _lint(args: argparse.Namespace) -> int:
     from envcheck.matrix.audit import audit  # noqa: PLC0415 - range algebra is not needed elsewhere
+    from envcheck.matrix.patches import load_patches  # noqa: PLC0415 - only deep checks read them otherwise
 
     try:
         matrix = load(args.matrices, cache=False)
         problems = audit(list(matrix.rules()), matrix.kinds, matrix.uses)
+        load_patches(matrix.folder)
         count = len(matrix)
     except InputError as error:
         if not error.problems:

@@ -1,0 +1,51 @@
+"""The deep checks in the order in which they run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from envcheck.checks.deep import caches, integrity, patches
+from envcheck.checks.deep.inventory import take_inventory
+from envcheck.checks.deep.target import Target
+from envcheck.facts.interpreter import other, own
+from envcheck.findings import Finding, Skip
+from envcheck.matrix.patches import load_patches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from envcheck.checks.context import Context, Outcome
+
+
+def run_deep(
+    context: Context, python: str | None, say: Callable[[str], None] = lambda _: None,
+) -> tuple[list[Finding], list[Skip]]:  # fmt: skip
+    """Every deep check on one environment; findings and skips in the order they came.
+
+    Args:
+        context: Facts and matrix, as the other checks get them.
+        python: The interpreter, or None for the running one.
+        say: Told in a few words what is being done.
+
+    Raises:
+        CouldNotLookError: The interpreter does not answer.
+        ToolError: A child process failed.
+    """
+    target = Target(own() if python is None else other(python), context, say)
+    findings: list[Finding] = []
+    skips: list[Skip] = []
+    for outcome in _outcomes(target):
+        if isinstance(outcome, Finding):
+            findings.append(outcome)
+        else:
+            skips.append(outcome)
+    return findings, skips
+
+
+def _outcomes(target: Target) -> Iterator[Outcome]:
+    environment = target.context.environment
+    found = take_inventory(target)
+    seen = patches.sightings(load_patches(target.context.matrix.folder), environment, found)
+    yield from integrity.judge(found, patches.explained(seen))
+    yield from patches.judge(seen, environment)
+    yield from caches.check_caches(target)
