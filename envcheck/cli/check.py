@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from envcheck.dsconfig.document import Document
     from envcheck.facts.model import Environment
+    from envcheck.matrix.profile import Profile
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,7 @@ def add_environment_options(parser: argparse.ArgumentParser) -> None:
     which = group.add_mutually_exclusive_group()
     which.add_argument("--python", metavar="PATH", help="another interpreter, or a venv folder (default: this one)")
     which.add_argument("--snapshot", metavar="FILE", help="a saved or hand-written snapshot; `-` is standard input")
+    group.add_argument("--profile", metavar="NAME", help="also hold it against a project's needs (`envcheck profiles`)")
     group.add_argument("--matrices", metavar="DIR", help="another matrix folder (also ENVCHECK_MATRICES)")
 
 
@@ -70,13 +72,15 @@ def run(args: argparse.Namespace) -> int:
     document = read_deepspeed(args.ds_config) if args.ds_config else None
     settings = read_settings(args, document)
     accepted = waivers.find(Path.cwd())
-    environment = read_environment(args)
-    context = Context(environment, load(args.matrices), settings)
+    matrix = load(args.matrices)
+    profile = read_profile(args.profile, matrix.folder) if args.profile else None
+    context = Context(read_environment(args), matrix, settings)
     more = config_findings(args, context, document) if document else []
     unseen: list[Skip] = []
+    deep: list[Finding] | None = None
     if args.deep:
-        found, unseen = deep_outcomes(args, context)
-        more += found
+        deep, unseen = deep_outcomes(args, context)
+        more += deep
     report = build_report(context, accepted, more, unseen)
     return emit(report, args)
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "config": "lint a DeepSpeed config; show what each `auto` becomes; explain a key",
     "snapshot": "print the facts of an environment as JSON",
     "probe": "train tiny models under ZeRO and compare every update with plain torch",
+    "profiles": "the projects it knows: list them, show what one needs",
     "matrix": "list, show, lint or count the rules",
 }
 

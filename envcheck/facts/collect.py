@@ -12,6 +12,7 @@ from envcheck.facts.driver import DriverState, driver_state
 from envcheck.facts.interpreter import other, own
 from envcheck.facts.machine import Machine
 from envcheck.facts.model import Environment, Known, Unreadable
+from envcheck.facts.programs import program_facts
 from envcheck.facts.system import system_facts
 from envcheck.facts.toolkit import toolkit_facts
 from envcheck.facts.torch_build import torch_facts
@@ -104,6 +105,7 @@ def _environment_facts(interpreter: Interpreter, machine: Machine, installed: In
         **variable_facts(interpreter),
         **system,
         **path_facts(interpreter, machine),
+        **program_facts(machine),
         **torch_facts(packages, machine, system["conda_packages"]),
         **metadata_facts(installed, interpreter.user_site),
         "nccl_file": nccl_fact(machine, nccl),

@@ -200,7 +200,7 @@ def _files_there(folder: _Folder, shown: str) -> bool:
 
 def _build(folder: _Folder, info: _Info, editable: frozenset[str]) -> Distribution:
     headers = info.headers or Headers()
-    url, in_place = _direct_url(folder, info.where, info.name)
+    url, commit, in_place = _direct_url(folder, info.where, info.name)
     return Distribution(
         name=info.name,
         version=headers.version or info.version,
@@ -208,27 +208,29 @@ def _build(folder: _Folder, info: _Info, editable: frozenset[str]) -> Distributi
         requires_python=headers.requires_python,
         location=folder.path,
         direct_url=url,
+        commit=commit,
         installer=(info.found.read_text("INSTALLER") or "").strip() if info.name == "torch" else "",
         editable=in_place or info.name in editable,
         extras=headers.extras,
     )
 
 
-def _direct_url(folder: _Folder, where: str, name: str) -> tuple[str, bool]:
-    """The url that a distribution was installed from, and whether it is editable (PEP 610)."""
+def _direct_url(folder: _Folder, where: str, name: str) -> tuple[str, str, bool]:
+    """The url and commit that a distribution was installed from, and whether it is editable (PEP 610)."""
     try:
         content = read_start(f"{where}/direct_url.json", DIRECT_URL_LIMIT)
     except (OSError, ValueError):
-        return "", False
+        return "", "", False
     import json  # noqa: PLC0415 - only here
 
     try:
         document = json.loads(content)
-        info = document.get("dir_info", {})
-        return str(document["url"]), isinstance(info, dict) and info.get("editable") is True
+        info, source = document.get("dir_info", {}), document.get("vcs_info", {})
+        commit = str(source.get("commit_id", "")) if isinstance(source, dict) else ""
+        return str(document["url"]), commit, isinstance(info, dict) and info.get("editable") is True
     except (ValueError, RecursionError, KeyError, AttributeError, TypeError):
         folder.broken(name, f"{where}/direct_url.json", "its `direct_url.json` is not what PEP 610 asks for")
-        return "", False
+        return "", "", False
 
 
 def _editable_names(names: frozenset[str]) -> frozenset[str]:

@@ -68,6 +68,7 @@ class Distribution:
         installer: Content of `INSTALLER`, or an empty string.
         editable: True for an editable install.
         extras: `Provides-Extra` names.
+        commit: The commit it was installed from, where `direct_url.json` names one.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Distribution:
     installer: str = ""
     editable: bool = False
     extras: tuple[str, ...] = ()
+    commit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

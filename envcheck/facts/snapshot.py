@@ -92,6 +92,7 @@ def _package(package: Distribution) -> str | dict[str, Any]:
         "direct_url": package.direct_url,
         "installer": package.installer,
         "editable": package.editable,
+        "commit": package.commit,
     }
     kept = {name: value for name, value in fields.items() if value or name == "version"}
     return package.version if len(kept) == 1 else kept

@@ -126,6 +126,7 @@ def _package(name: str, value: Any, here: Reader) -> Distribution:  # noqa: ANN4
         requires_python=text("requires_python"),
         location=text("location"),
         direct_url=text("direct_url"),
+        commit=text("commit"),
         installer=text("installer"),
         editable=_flag(value, "editable", here) if isinstance(value, dict) else False,
         extras=texts("extras"),

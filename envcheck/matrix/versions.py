@@ -62,6 +62,12 @@ def satisfies(version: str, spec: str) -> bool | None:
     return specifier(spec).contains(value.version, prereleases=True)
 
 
+def inside(version: str, spec: str) -> bool | None:
+    """As `satisfies`, but a pre-release also counts where the specifier names it (`==1.8.dev18`, `>=5.0.0rc0`)."""
+    held = satisfies(version, spec)
+    return specifier(spec).contains(Version(version), prereleases=True) if held is False else held
+
+
 def part(text: str, name: str) -> str | None:
     """`major`, `minor` (major.minor) or `local` of a version text; None where it is not PEP 440."""
     try:

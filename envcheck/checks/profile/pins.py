@@ -1,0 +1,101 @@
+"""A profile's own pins against the matrix: where upstream's list contradicts what is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from packaging.specifiers import SpecifierSet
+
+from envcheck.checks import known_good
+from envcheck.checks.context import Context
+from envcheck.checks.registry import run_all
+from envcheck.facts.model import Distribution, Environment, Known
+from envcheck.findings import Finding, Fix, Severity
+from envcheck.matrix.profile_requirements import lock_python, pinned, pins
+from envcheck.matrix.rule import ABSENT, ANY
+from envcheck.matrix.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from envcheck.checks.profile.subject import Subject
+    from envcheck.matrix.database import Matrix
+    from envcheck.matrix.profile import Profile
+    from envcheck.matrix.profile_requirements import Wanted
+
+#: A pin list this short is no environment: rules about it would be about what a resolver adds.
+FEWEST = 2
+
+#: How ids of findings about wheels that were never published end: projects with such pins build from source.
+NO_WHEEL = "-without-wheel"
+
+
+def pinned_environment(profile: Profile, wanted: Iterable[Wanted]) -> Environment:
+    """The environment that the profile's exact pins describe; everything else in it is unknown."""
+    packages = {pin.name: Distribution(pin.name, pin.version) for pin in pins(wanted)}
+    facts = {"python": Known(f"{lock_python(profile)}.0", "profile"), "system": Known("Linux", "profile")}
+    return Environment(packages=packages, facts=dict(facts), source=f"the pins of {profile.name}")
+
+
+def contradictions(profile: Profile, wanted: Iterable[Wanted], matrix: Matrix) -> list[Finding]:
+    """What the matrix has against the pins, under the settings of the project's own scripts.
+
+    What hangs on settings that the profile does not say is left out.
+    """
+    environment = pinned_environment(profile, wanted)
+    if len(environment.packages) < FEWEST:
+        return []
+    found: dict[str, Finding] = {}
+    for values in profile.settings or ({},):
+        for finding in run_all(Context(environment, matrix, Settings(dict(values))))[0]:
+            if not finding.id.endswith(NO_WHEEL) and not any(reason.startswith("only if ") for reason in finding.because):
+                found.setdefault(finding.id, finding)
+    return sorted(found.values(), key=lambda item: (-item.severity, item.id))
+
+
+def check_pins(subject: Subject) -> Iterator[Finding]:
+    """One finding that says where upstream's own list contradicts the matrix or itself, and what is known to work."""
+    profile, wanted = subject.profile, subject.wanted
+    against = contradictions(profile, wanted.values(), subject.context.matrix)
+    replaced = [item for item in wanted.values() if item.replaced]
+    if not against and not replaced:
+        return
+    yield Finding(
+        id="profile-pins",
+        severity=Severity.INFO,
+        title=f"{profile.name}'s own pins contradict {_what(against, replaced)}",
+        subjects=tuple(dict.fromkeys([*(name for item in against for name in item.subjects), *(item.name for item in replaced)])),
+        because=(
+            *(f"{item.title} ({item.id}, {item.severity.label})" for item in against),
+            *(f"its list says `{item.replaced}`, `{item.name}{item.spec}` takes its place" for item in replaced),
+        ),
+        fixes=(*(Fix("do", text) for text in known_to_work(wanted, subject.context.matrix)), *_ways_out(against)),
+        evidence=tuple(dict.fromkeys([*(one for item in against for one in item.evidence[:1]), *subject.evidence])),
+    )
+
+
+def _what(against: list[Finding], replaced: list[Wanted]) -> str:
+    parts = [f"the matrix in {len(against)} place{'s' if len(against) > 1 else ''}"] if against else []
+    return " and ".join([*parts, *(["themselves"] if replaced else [])])
+
+
+def known_to_work(wanted: Mapping[str, Wanted], matrix: Matrix) -> Iterator[str]:
+    """The known-good sets that the profile's list admits, one sentence each.
+
+    A set counts where it speaks of two packages that the profile pins and contradicts none of its requirements.
+    """
+    for rule in matrix.good():
+        shared = {name: spec for name, spec in rule.packages.items() if name in wanted and spec not in (ABSENT, ANY)}
+        pinned_there = [name for name in shared if name in known_good.WATCHED and pinned(wanted[name].spec)]
+        if len(pinned_there) >= FEWEST and all(_meet(wanted[name].spec, spec) for name, spec in shared.items()):
+            needs = ", ".join(f"`{name}{spec}`" for name, spec in rule.packages.items() if spec not in (ABSENT, ANY))
+            yield f"known to work: {rule.title} ({rule.id}): {needs}"
+
+
+def _meet(one: str, other: str) -> bool:
+    return not (SpecifierSet(one) & SpecifierSet(other)).is_unsatisfiable()
+
+
+def _ways_out(against: list[Finding]) -> Iterator[Fix]:
+    changes = {fix.change: fix for item in against for fix in item.fixes[:2]}
+    yield from changes.values()

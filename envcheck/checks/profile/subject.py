@@ -1,0 +1,49 @@
+"""What the profile checks share: the question, and how a departure becomes a finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from envcheck.findings import Evidence, Severity
+
+if TYPE_CHECKING:
+    from envcheck.checks.context import Context
+    from envcheck.facts.model import Environment
+    from envcheck.matrix.profile import Profile
+    from envcheck.matrix.profile_requirements import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An environment and the profile it is held against.
+
+    Attributes:
+        context: Facts, matrix and settings.
+        profile: The project's needs.
+        wanted: Its packages, for this environment's markers.
+    """
+
+    context: Context
+    profile: Profile
+    wanted: dict[str, Wanted]
+
+    @property
+    def environment(self) -> Environment:
+        """The facts."""
+        return self.context.environment
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """Where the profile was read."""
+        return evidence(self.profile.provenance.evidence[0])
+
+    def severity(self, *, breaks: bool, inferred: bool = False) -> Severity:
+        """Error where the project then cannot run; a warning for advice, inference and advisory profiles."""
+        return Severity.ERROR if breaks and not inferred and not self.profile.advisory else Severity.WARNING
+
+
+def evidence(source: str) -> tuple[Evidence, ...]:
+    """A profile's source as evidence; several are separated by commas or semicolons."""
+    parts = [part.strip() for part in source.replace(";", ",").split(",") if part.strip()]
+    return tuple(Evidence("issue" if "#" in part else "docs", part) for part in parts)

@@ -1,0 +1,78 @@
+"""What `envcheck matrix lint` refuses in profiles: mistakes of form, and profiles that contradict themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from envcheck.facts.metadata import normalised
+from envcheck.matrix.profile_requirements import lock_python, lock_request, wanted_packages
+from envcheck.matrix.profiles import parse_folder
+from envcheck.matrix.versions import satisfies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from envcheck.matrix.profile import Profile
+
+
+def audit_profiles(folder: Path) -> list[str]:
+    """Every defect of the profiles in `folder`, one line each."""
+    profiles, mistakes = parse_folder(folder)
+    return mistakes + [f"{profile.file}: {profile.id}: {text}" for profile in profiles for text in audit_profile(profile)]
+
+
+def audit_profile(profile: Profile) -> Iterator[str]:
+    """The defects of one profile on its own."""
+    if not profile.provenance.evidence:
+        yield "has no evidence"
+    if not profile.use:
+        yield "does not say what it is `use`d for"
+    python = lock_python(profile)
+    if not python:
+        yield "`lock.python` is missing: `python` admits several minor versions"
+        return
+    if not satisfies(f"{python}.99", profile.python):
+        yield f"`lock.python` {python} is not in `{profile.python}`"
+    yield from _needs(profile)
+    yield from _packages(profile, python)
+
+
+def _needs(profile: Profile) -> Iterator[str]:
+    for need in profile.needs:
+        if not need.source and not need.inferred and not (need.what == "gpus" and need.at_least == "1"):
+            yield f"needs.{need.what}: has no `source` and is not `inferred`"
+        if need.at_most and not need.torch_cuda:
+            yield f"needs.{need.what}: `at_most` needs the `torch_cuda` of the build it speaks of"
+
+
+def _packages(profile: Profile, python: str) -> Iterator[str]:
+    wanted = wanted_packages(profile, lock_markers(python))
+    for name, item in wanted.items():
+        if SpecifierSet(item.spec).is_unsatisfiable():
+            yield f"{name}: no version is in `{item.spec}`; an override has to take its place"
+    for bound in profile.bounds:
+        requirement = Requirement(bound.spec)
+        other = wanted.get(normalised(requirement.name))
+        if other and (requirement.specifier & SpecifierSet(other.spec)).is_unsatisfiable():
+            yield f"bounds: `{bound.spec}` contradicts `{other.name}{other.spec}`"
+    out = {item.what for item in profile.lock.left_out}
+    if not profile.lock.refused:
+        for line in lock_request(profile).requirements:
+            if Requirement(line).url:
+                yield f"`{line}` has to be in `lock.left_out`: no index lock can hold it"
+    for name in out - wanted.keys():
+        yield f"lock.left_out: the profile wants no `{name}`"
+
+
+def lock_markers(python: str) -> dict[str, str]:
+    """Environment markers of Linux on x86_64 with a Python of that minor version."""
+    return {
+        "python_version": python, "python_full_version": f"{python}.0", "implementation_name": "cpython",
+        "implementation_version": f"{python}.0", "platform_python_implementation": "CPython", "platform_system": "Linux",
+        "sys_platform": "linux", "os_name": "posix", "platform_machine": "x86_64", "platform_release": "",
+        "platform_version": "", "extra": "",
+    }  # fmt: skip
