@@ -19,6 +19,7 @@ from envcheck.matrix.settings import Settings, combine
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from envcheck.dsconfig.document import Document
     from envcheck.facts.model import Environment
@@ -81,8 +82,10 @@ def run(args: argparse.Namespace) -> int:
     if args.deep:
         deep, unseen = deep_outcomes(args, context)
         more += deep
-    report = build_report(context, accepted, more, unseen)
-    return emit(report, args)
+    if profile:
+        found, complete = hold_profile(context, profile, deep)
+        return emit(complete(build_report(context, accepted, [*more, *found], unseen)), args)
+    return emit(build_report(context, accepted, more, unseen), args)
 
 
 def deep_outcomes(args: argparse.Namespace, context: Context) -> tuple[list[Finding], list[Skip]]:
@@ -98,6 +101,28 @@ def deep_outcomes(args: argparse.Namespace, context: Context) -> tuple[list[Find
         raise UsageError("`--deep` reads installed files, and a snapshot has none", hints=("give `--python` instead",))
     with progress() as say:
         return run_deep(context, args.python, say)
+
+
+def read_profile(name: str, folder: Path) -> Profile:
+    """The profile that is called so.
+
+    Raises:
+        UsageError: None is, or several; with the nearest names.
+        InputError: Mistakes in its file.
+    """
+    from envcheck.matrix.profiles import open_profile  # noqa: PLC0415 - only with --profile
+
+    return open_profile(folder, name)
+
+
+def hold_profile(
+    context: Context, profile: Profile, deep: list[Finding] | None,
+) -> tuple[list[Finding], Callable[[Report], Report]]:  # fmt: skip
+    """What the profile's checks find, and how the finished report is completed with their verdict."""
+    from envcheck.checks.profile.verdict import attach, hold_against  # noqa: PLC0415 - only with --profile
+
+    outcome = hold_against(context, profile, deep)
+    return list(outcome.findings), lambda report: attach(report, outcome)
 
 
 def config_findings(args: argparse.Namespace, context: Context, document: Document) -> list[Finding]:

@@ -43,20 +43,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _lint(args: argparse.Namespace) -> int:
     from envcheck.matrix.audit import audit  # noqa: PLC0415 - range algebra is not needed elsewhere
-<<<<<<< HEAD
     from envcheck.matrix.patches import load_patches  # noqa: PLC0415 - only deep checks read them otherwise
-
-    try:
-        matrix = load(args.matrices, cache=False)
-        problems = audit(list(matrix.rules()), matrix.kinds, matrix.uses)
-        load_patches(matrix.folder)
-=======
     from envcheck.matrix.profile_audit import audit_profiles  # noqa: PLC0415 - likewise
 
     try:
         matrix = load(args.matrices, cache=False)
-        problems = audit(list(matrix.rules()), matrix.kinds, matrix.uses) + audit_profiles(matrix.folder)
->>>>>>> 31eb367 (Profiles: what 47 real set-ups need, read from data, listed, shown and held against an environment)
+        problems = audit(list(matrix.rules()), matrix.kinds, matrix.uses)
+        problems += audit_profiles(matrix.folder, {patch.id for patch in load_patches(matrix.folder)})
         count = len(matrix)
     except InputError as error:
         if not error.problems:

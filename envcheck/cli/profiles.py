@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from envcheck.cli.console import encodable, write
 from envcheck.errors import ExitCode
 from envcheck.matrix.database import load
-from envcheck.matrix.profile_audit import lock_markers
-from envcheck.matrix.profile_requirements import lock_python, wanted_packages
-from envcheck.matrix.profiles import find_profile, load_profiles
+from envcheck.matrix.profile_requirements import lock_markers, lock_python, wanted_packages
+from envcheck.matrix.profiles import load_profiles, open_profile
 from envcheck.report.escape import markdown as escaped
 
 if TYPE_CHECKING:
@@ -52,11 +51,10 @@ def _add_options(parser: argparse.ArgumentParser, *, again: bool = False) -> Non
 def run(args: argparse.Namespace) -> int:
     """List or show; returns the exit code."""
     matrix = load(args.matrices)
-    profiles = load_profiles(matrix.folder)
     if args.action == "show":
-        text = shown(find_profile(profiles, args.name), matrix, args.format)
+        text = shown(open_profile(matrix.folder, args.name), matrix, args.format)
     else:
-        text = listed(profiles, args.format)
+        text = listed(load_profiles(matrix.folder), args.format)
     write(text if args.output else encodable(text), args.output)
     return int(ExitCode.OK)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from envcheck.matrix.settings import TRAINER, Settings, flatten
+
 #: What a profile may be for.
 USES = ("train", "infer", "serve", "client")
 
@@ -111,7 +113,7 @@ class Verify:
     Attributes:
         installed: A requirement that is then installed.
         program: Programs of which one is then on PATH.
-        patched: Packages whose files are then replaced.
+        patched: Patches (ids of `patches/*.toml`) that are then applied; only a deep check sees them.
         git: The package that then comes from `url` at `revision`.
         url: Its repository.
         revision: Its commit.
@@ -174,6 +176,26 @@ class Locking:
 
 
 @dataclass(frozen=True, slots=True)
+class Recipe:
+    """Training settings of the project's own scripts.
+
+    Attributes:
+        file: The DeepSpeed file they are in; `deepspeed` is then the whole of it.
+        deepspeed: DeepSpeed settings, nested as in the file.
+        trainer: TrainingArguments that its scripts give, or whose defaults they leave.
+    """
+
+    file: str = ""
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+    def settings(self) -> Settings:
+        """As settings that rules are matched with."""
+        values = {**self.trainer, **{f"{TRAINER}{name}": value for name, value in self.trainer.items()}}
+        return Settings({**values, **flatten(self.deepspeed)}, deepspeed_complete=bool(self.file))
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """Where a profile comes from and how far it was tried.
 
@@ -229,7 +251,7 @@ class Profile:
         server: `required` where one of the servers must be there.
         servers: Inference servers.
         training: How it trains, in words.
-        settings: DeepSpeed settings of its own scripts, dotted keys.
+        settings: Training settings of its own scripts.
         steps: Steps that a version check cannot see.
         pitfalls: What went wrong for others.
         lock: What a lock cannot do.
@@ -264,7 +286,7 @@ class Profile:
     server: str = ""
     servers: tuple[Server, ...] = ()
     training: str = ""
-    settings: tuple[dict[str, Any], ...] = ()
+    settings: tuple[Recipe, ...] = ()
     steps: tuple[Step, ...] = ()
     pitfalls: tuple[Pitfall, ...] = ()
     lock: Locking = Locking()

@@ -8,25 +8,31 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from envcheck.facts.metadata import normalised
-from envcheck.matrix.profile_requirements import lock_python, lock_request, wanted_packages
+from envcheck.matrix.profile_requirements import lock_markers, lock_python, lock_request, wanted_packages
 from envcheck.matrix.profiles import parse_folder
 from envcheck.matrix.versions import satisfies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from envcheck.matrix.profile import Profile
 
 
-def audit_profiles(folder: Path) -> list[str]:
-    """Every defect of the profiles in `folder`, one line each."""
+def audit_profiles(folder: Path, patches: AbstractSet[str]) -> list[str]:
+    """Every defect of the profiles in `folder`, one line each; `patches` are the ids of the known patches."""
     profiles, mistakes = parse_folder(folder)
-    return mistakes + [f"{profile.file}: {profile.id}: {text}" for profile in profiles for text in audit_profile(profile)]
+    return mistakes + [
+        f"{profile.file}: {profile.id}: {text}" for profile in profiles for text in audit_profile(profile, patches)
+    ]
 
 
-def audit_profile(profile: Profile) -> Iterator[str]:
+def audit_profile(profile: Profile, patches: AbstractSet[str]) -> Iterator[str]:
     """The defects of one profile on its own."""
+    for step in profile.steps:
+        for name in (name for name in (step.verify.patched if step.verify else ()) if name not in patches):
+            yield f"steps: `{name}` is no patch of `patches/*.toml`"
     if not profile.provenance.evidence:
         yield "has no evidence"
     if not profile.use:
@@ -66,13 +72,3 @@ def _packages(profile: Profile, python: str) -> Iterator[str]:
                 yield f"`{line}` has to be in `lock.left_out`: no index lock can hold it"
     for name in out - wanted.keys():
         yield f"lock.left_out: the profile wants no `{name}`"
-
-
-def lock_markers(python: str) -> dict[str, str]:
-    """Environment markers of Linux on x86_64 with a Python of that minor version."""
-    return {
-        "python_version": python, "python_full_version": f"{python}.0", "implementation_name": "cpython",
-        "implementation_version": f"{python}.0", "platform_python_implementation": "CPython", "platform_system": "Linux",
-        "sys_platform": "linux", "os_name": "posix", "platform_machine": "x86_64", "platform_release": "",
-        "platform_version": "", "extra": "",
-    }  # fmt: skip

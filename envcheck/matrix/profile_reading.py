@@ -22,6 +22,7 @@ from envcheck.matrix.profile import (
     Pitfall,
     Profile,
     Provenance,
+    Recipe,
     Server,
     Source,
     Step,
@@ -41,7 +42,8 @@ REQUIREMENTS = frozenset({"requires", "overrides", "also", "build", "stand_ins"}
 
 #: Tables inside a profile, by the name of their class.
 RECORDS: dict[str, type] = {
-    cls.__name__: cls for cls in (Apart, Bound, LeftOut, Locking, Need, Pitfall, Provenance, Server, Source, Step, Verify)
+    cls.__name__: cls
+    for cls in (Apart, Bound, LeftOut, Locking, Need, Pitfall, Provenance, Recipe, Server, Source, Step, Verify)
 }
 
 
@@ -99,7 +101,7 @@ def read_record(cls: type[T], value: Any, here: Reader) -> T | None:  # noqa: AN
     """
     if not here.expect(value, dict, "a table"):
         return None
-    known = {entry.name: entry for entry in fields(cls) if entry.name != "file"}  # type: ignore[arg-type]
+    known = {entry.name: entry for entry in fields(cls) if cls is not Profile or entry.name != "file"}  # type: ignore[arg-type]
     for key in value.keys() - known.keys():
         here.wrong(f"unknown key `{key}`")
     needed = [name for name, entry in known.items() if entry.default is MISSING and entry.default_factory is MISSING]
@@ -144,10 +146,8 @@ def _groups(value: Any, here: Reader) -> dict[str, tuple[str, ...]]:  # noqa: AN
     return found
 
 
-def _settings(value: Any, here: Reader) -> tuple[dict[str, Any], ...]:  # noqa: ANN401 - TOML values
-    if not here.expect(value, list, "an array of tables"):
-        return ()
-    return tuple(item for index, item in enumerate(value) if here.at(index).expect(item, dict, "a table"))
+def _table(value: Any, here: Reader) -> dict[str, Any]:  # noqa: ANN401 - TOML values
+    return dict(value) if here.expect(value, dict, "a table") else {}
 
 
 READERS: dict[str, Callable[[Any, Reader], Any]] = {
@@ -155,7 +155,7 @@ READERS: dict[str, Callable[[Any, Reader], Any]] = {
     "bool": _flag,
     "tuple[str, ...]": lambda value, here: here.texts(value),
     "dict[str, tuple[str, ...]]": _groups,
-    "tuple[dict[str, Any], ...]": _settings,
+    "dict[str, Any]": _table,
 }
 
 

@@ -133,6 +133,16 @@ def lock_python(profile: Profile) -> str:
     return found[1] if found else profile.lock.python
 
 
+def lock_markers(python: str) -> dict[str, str]:
+    """Environment markers of Linux on x86_64 with a Python of that minor version."""
+    return {
+        "python_version": python, "python_full_version": f"{python}.0", "implementation_name": "cpython",
+        "implementation_version": f"{python}.0", "platform_python_implementation": "CPython", "platform_system": "Linux",
+        "sys_platform": "linux", "os_name": "posix", "platform_machine": "x86_64", "platform_release": "",
+        "platform_version": "", "extra": "",
+    }  # fmt: skip
+
+
 def lock_request(profile: Profile) -> LockRequest:
     """What a resolver is to be asked; git and URL requirements and packages built against torch are left out."""
     out = {item.what for item in profile.lock.left_out}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tomli
 
@@ -11,7 +11,7 @@ from envcheck.errors import InputError, UsageError
 from envcheck.matrix.profile_reading import read_profiles
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from envcheck.matrix.profile import Profile
@@ -22,6 +22,15 @@ SEPARATORS = re.compile(r"[^a-z0-9]+")
 SUGGESTED = 4
 
 
+class Named(NamedTuple):
+    """What a profile is called, and the file it is in."""
+
+    id: str
+    name: str
+    aliases: tuple[str, ...]
+    file: str
+
+
 def load_profiles(folder: Path) -> list[Profile]:
     """Every profile of the matrix in `folder`, by file and place in it.
 
@@ -30,27 +39,63 @@ def load_profiles(folder: Path) -> list[Profile]:
     """
     profiles, mistakes = parse_folder(folder)
     if mistakes:
-        raise InputError(
-            f"{len(mistakes)} mistakes in the profiles", where=str(folder / "profiles"), problems=tuple(mistakes),
-            hints=("`matrices/README.md` explains every key",),
-        )  # fmt: skip
+        raise _mistaken(folder, mistakes)
     return profiles
 
 
 def parse_folder(folder: Path) -> tuple[list[Profile], list[str]]:
     """Every profile of `folder/profiles`, and every mistake in its files."""
     profiles: list[Profile] = []
+    documents, mistakes = _documents(folder)
+    for name, document in documents.items():
+        found, wrong = read_profiles(document, name)
+        profiles += found
+        mistakes += wrong
+    return profiles, [*mistakes, *_taken(profiles)]
+
+
+def open_profile(folder: Path, name: str) -> Profile:
+    """The profile that is called so; only the file it is in is read whole, so mistakes in others do not matter.
+
+    Raises:
+        UsageError: None is called so, or several.
+        InputError: Mistakes in its file.
+    """
+    documents, _ = _documents(folder)
+    found = find_name([named for file, document in documents.items() for named in _names(document, file)], name)
+    profiles, mistakes = read_profiles(documents[found.file], found.file)
+    if mistakes:
+        raise _mistaken(folder, mistakes)
+    return next(profile for profile in profiles if profile.id == found.id)
+
+
+def _documents(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    documents: dict[str, dict[str, Any]] = {}
     mistakes: list[str] = []
     for path in sorted((folder / "profiles").glob("*.toml")):
         name = f"profiles/{path.name}"
         try:
-            found, wrong = read_profiles(tomli.loads(path.read_text(encoding="utf-8")), name)
+            documents[name] = tomli.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError, RecursionError) as error:
             mistakes.append(f"{name}: {error}")
-            continue
-        profiles += found
-        mistakes += wrong
-    return profiles, [*mistakes, *_taken(profiles)]
+    return documents, mistakes
+
+
+def _names(document: dict[str, Any], file: str) -> Iterator[Named]:
+    """The names in a file whose values are not checked yet."""
+    entries = document.get("profile", [])
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+            aliases = entry.get("aliases", [])
+            words = tuple(item for item in aliases if isinstance(item, str)) if isinstance(aliases, list) else ()
+            yield Named(entry["id"], str(entry.get("name", "")), words, file)
+
+
+def _mistaken(folder: Path, mistakes: list[str]) -> InputError:
+    return InputError(
+        f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''} in the profiles", where=str(folder / "profiles"),
+        problems=tuple(mistakes), hints=("`matrices/README.md` explains every key",),
+    )  # fmt: skip
 
 
 def _taken(profiles: Sequence[Profile]) -> list[str]:
@@ -69,7 +114,7 @@ def plain(name: str) -> str:
     return SEPARATORS.sub("", name.lower())
 
 
-def find_profile(profiles: Sequence[Profile], name: str) -> Profile:
+def find_name(profiles: Sequence[Named], name: str) -> Named:
     """The profile that is called so, in any spelling; the beginning of a name will do where it is the only one.
 
     Raises:
@@ -90,7 +135,7 @@ def find_profile(profiles: Sequence[Profile], name: str) -> Profile:
     raise UsageError(f"no profile is called `{name}`", hints=_hints(names, wanted))
 
 
-def _hints(names: dict[str, Profile], wanted: str) -> tuple[str, ...]:
+def _hints(names: Mapping[str, Named], wanted: str) -> tuple[str, ...]:
     from difflib import get_close_matches  # noqa: PLC0415 - only on this path
 
     near = dict.fromkeys(names[key].id for key in get_close_matches(wanted, names, n=SUGGESTED, cutoff=0.5))

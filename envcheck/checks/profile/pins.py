@@ -11,9 +11,9 @@ from envcheck.checks.context import Context
 from envcheck.checks.registry import run_all
 from envcheck.facts.model import Distribution, Environment, Known
 from envcheck.findings import Finding, Fix, Severity
+from envcheck.matrix.profile import Recipe
 from envcheck.matrix.profile_requirements import lock_python, pinned, pins
 from envcheck.matrix.rule import ABSENT, ANY
-from envcheck.matrix.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 #: A pin list this short is no environment: rules about it would be about what a resolver adds.
 FEWEST = 2
+
+#: A known-good set says something of a profile where they share so many of the packages that decide how it trains.
+SHARED = 3
 
 #: How ids of findings about wheels that were never published end: projects with such pins build from source.
 NO_WHEEL = "-without-wheel"
@@ -46,8 +49,8 @@ def contradictions(profile: Profile, wanted: Iterable[Wanted], matrix: Matrix) -
     if len(environment.packages) < FEWEST:
         return []
     found: dict[str, Finding] = {}
-    for values in profile.settings or ({},):
-        for finding in run_all(Context(environment, matrix, Settings(dict(values))))[0]:
+    for recipe in profile.settings or (Recipe(),):
+        for finding in run_all(Context(environment, matrix, recipe.settings()))[0]:
             if not finding.id.endswith(NO_WHEEL) and not any(reason.startswith("only if ") for reason in finding.because):
                 found.setdefault(finding.id, finding)
     return sorted(found.values(), key=lambda item: (-item.severity, item.id))
@@ -82,12 +85,12 @@ def _what(against: list[Finding], replaced: list[Wanted]) -> str:
 def known_to_work(wanted: Mapping[str, Wanted], matrix: Matrix) -> Iterator[str]:
     """The known-good sets that the profile's list admits, one sentence each.
 
-    A set counts where it speaks of two packages that the profile pins and contradicts none of its requirements.
+    A set counts where it speaks of enough packages that the profile pins and contradicts none of its requirements.
     """
     for rule in matrix.good():
         shared = {name: spec for name, spec in rule.packages.items() if name in wanted and spec not in (ABSENT, ANY)}
         pinned_there = [name for name in shared if name in known_good.WATCHED and pinned(wanted[name].spec)]
-        if len(pinned_there) >= FEWEST and all(_meet(wanted[name].spec, spec) for name, spec in shared.items()):
+        if len(pinned_there) >= SHARED and all(_meet(wanted[name].spec, spec) for name, spec in shared.items()):
             needs = ", ".join(f"`{name}{spec}`" for name, spec in rule.packages.items() if spec not in (ABSENT, ANY))
             yield f"known to work: {rule.title} ({rule.id}): {needs}"
 

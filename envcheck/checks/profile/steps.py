@@ -30,11 +30,11 @@ class Done(Enum):
 
 def judge_steps(subject: Subject) -> list[tuple[Step, Done]]:
     """Every step with what can be said of it."""
-    return [(step, judge(step.verify, subject.environment)) for step in subject.profile.steps]
+    return [(step, judge(step.verify, subject.environment, subject.deep)) for step in subject.profile.steps]
 
 
-def judge(verify: Verify | None, environment: Environment) -> Done:
-    """What the facts say of a step; `UNSEEN` where they say nothing."""
+def judge(verify: Verify | None, environment: Environment, deep: tuple[Finding, ...] | None) -> Done:
+    """What the facts, and the deep checks where they were run, say of a step; `UNSEEN` where they say nothing."""
     if verify is None:
         return Done.UNSEEN
     if verify.installed:
@@ -43,7 +43,7 @@ def judge(verify: Verify | None, environment: Environment) -> Done:
         return _on_path(verify.program, environment)
     if verify.git:
         return _from_git(verify, environment)
-    return _patched(verify.patched, environment)
+    return _patched(verify.patched, deep)
 
 
 def _installed(line: str, environment: Environment) -> Done:
@@ -86,10 +86,12 @@ def _repository(url: str) -> str:
     return rest.rpartition("@")[2].lower().rstrip("/").removesuffix(".git")
 
 
-def _patched(packages: tuple[str, ...], environment: Environment) -> Done:
-    """Files of a package against its RECORD are a deep check's business; only a missing package is seen here."""
-    missing = environment.complete and any(name not in environment.packages for name in packages)
-    return Done.NOT_DONE if missing else Done.UNSEEN
+def _patched(patches: tuple[str, ...], deep: tuple[Finding, ...] | None) -> Done:
+    """Whether the deep checks found every one of the patches applied."""
+    if deep is None:
+        return Done.UNSEEN
+    applied = {finding.observed.get("patch") for finding in deep if finding.id == "patch-applied"}
+    return Done.DONE if applied >= set(patches) else Done.NOT_DONE
 
 
 def check_programs(subject: Subject) -> Iterator[Finding]:
@@ -108,10 +110,12 @@ def check_programs(subject: Subject) -> Iterator[Finding]:
 
 
 def check_steps(subject: Subject, steps: list[tuple[Step, Done]]) -> Iterator[Finding]:
-    """A git install that is seen to be missing, and one list of what is left to verify."""
+    """A git install or a patch that is seen to be missing, and one list of what is left to verify."""
     for step, done in steps:
         if done is Done.NOT_DONE and step.verify and step.verify.git in subject.environment.packages:
             yield _wrong_source(subject, step, step.verify)
+        if done is Done.NOT_DONE and step.verify and step.verify.patched:
+            yield _not_patched(subject, step, step.verify)
     open_steps = [(step, done) for step, done in steps if done is not Done.DONE]
     if open_steps:
         yield Finding(
@@ -148,5 +152,17 @@ def _wrong_source(subject: Subject, step: Step, verify: Verify) -> Finding:
             Fix("package", f"{verify.git} @ git+{verify.url}{revision}"),
             *([Fix("package", f"{verify.git}{verify.instead}")] if verify.instead else []),
         ),
+        evidence=subject.evidence,
+    )
+
+
+def _not_patched(subject: Subject, step: Step, verify: Verify) -> Finding:
+    return Finding(
+        id="profile-patch",
+        severity=Severity.WARNING,
+        title=f"the files that {subject.profile.name} copies over installed packages are not all there",
+        subjects=verify.patched,
+        because=(step.text, f"looked for: {', '.join(f'`{name}`' for name in verify.patched)} (`patches/*.toml`)"),
+        fixes=(Fix("do", "copy the project's files again, into this environment"),),
         evidence=subject.evidence,
     )

@@ -10,6 +10,7 @@ from envcheck.findings import Evidence, Severity
 if TYPE_CHECKING:
     from envcheck.checks.context import Context
     from envcheck.facts.model import Environment
+    from envcheck.findings import Finding
     from envcheck.matrix.profile import Profile
     from envcheck.matrix.profile_requirements import Wanted
 
@@ -22,11 +23,13 @@ class Subject:
         context: Facts, matrix and settings.
         profile: The project's needs.
         wanted: Its packages, for this environment's markers.
+        deep: What the deep checks found; None where they were not run.
     """
 
     context: Context
     profile: Profile
     wanted: dict[str, Wanted]
+    deep: tuple[Finding, ...] | None = None
 
     @property
     def environment(self) -> Environment:

@@ -69,11 +69,11 @@ def of_severity(severity: Severity) -> Readiness:
     return {Severity.ERROR: Readiness.CANNOT_RUN, Severity.WARNING: Readiness.DEGRADED}.get(severity, Readiness.READY)
 
 
-def hold_against(context: Context, profile: Profile) -> ProfileOutcome:
-    """Run every profile check."""
+def hold_against(context: Context, profile: Profile, deep: Iterable[Finding] | None = None) -> ProfileOutcome:
+    """Run every profile check; `deep` is what the deep checks found, None where they were not run."""
     python = context.environment.text("python") or f"{lock_python(profile)}.0"
     wanted = wanted_packages(profile, marker_environment(context.environment, python))
-    subject = Subject(context, profile, wanted)
+    subject = Subject(context, profile, wanted, None if deep is None else tuple(deep))
     steps = judge_steps(subject)
     areas = {
         "python": list(check_python(subject)),
