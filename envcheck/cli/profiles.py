@@ -12,6 +12,7 @@ from envcheck.errors import ExitCode
 from envcheck.matrix.database import load
 from envcheck.matrix.profile_requirements import lock_markers, lock_python, wanted_packages
 from envcheck.matrix.profiles import load_profiles, open_profile
+from envcheck.report.escape import code_span
 from envcheck.report.escape import markdown as escaped
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def listed(profiles: list[Profile], form: str) -> str:
         return json.dumps({"schema": "envcheck.profiles/1", "profiles": names}, indent=2) + "\n"
     if form == "markdown":
         lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-        return "\n".join([*lines, *(f"| {' | '.join(map(escaped, row))} |" for row in rows)]) + "\n"
+        return "\n".join([*lines, *(f"| {' | '.join(map(code_span, row))} |" for row in rows)]) + "\n"
     table = [COLUMNS, *rows]
     widths = [max(len(row[number]) for row in table) for number in range(len(COLUMNS))]
     return "".join(

@@ -145,6 +145,8 @@ def lock_markers(python: str) -> dict[str, str]:
 
 def lock_request(profile: Profile) -> LockRequest:
     """What a resolver is to be asked; git and URL requirements and packages built against torch are left out."""
+    if profile.lock.refused:
+        return LockRequest(lock_python(profile), (), (), (), (), (), refused=profile.lock.refused)
     out = {item.what for item in profile.lock.left_out}
     overrides = tuple(line for line in profile.overrides if _name(line) not in out)
     replaced = {_name(line) for line in overrides}
@@ -159,7 +161,6 @@ def lock_request(profile: Profile) -> LockRequest:
         build_constraints=profile.build,
         left_out=profile.lock.left_out,
         note=profile.lock.note,
-        refused=profile.lock.refused,
     )
 
 

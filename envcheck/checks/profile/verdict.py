@@ -18,7 +18,7 @@ from envcheck.matrix.profile_requirements import OVERRIDE, lock_python, wanted_p
 from envcheck.matrix.versions import satisfies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from envcheck.checks.context import Context, Outcome
     from envcheck.matrix.profile import Profile, Step
@@ -60,7 +60,7 @@ class ProfileOutcome:
         worst = max((finding.severity for finding in self.findings), default=Severity.INFO)
         if worst is not Severity.INFO:
             return of_severity(worst)
-        decided = [area for area in self.areas.values() if area is not Readiness.UNDECIDED]
+        decided = [state for state in self.areas.values() if state is not Readiness.UNDECIDED]
         return Readiness.READY if decided else Readiness.UNDECIDED
 
 
@@ -89,19 +89,19 @@ def hold_against(context: Context, profile: Profile, deep: Iterable[Finding] | N
     return ProfileOutcome(
         profile=profile,
         wanted=wanted,
-        areas={name: _area(found) for name, found in areas.items()},
+        areas={name: area(found) for name, found in areas.items()},
         steps=steps,
         findings=tuple(findings),
         skips=tuple(item for item in outcomes if isinstance(item, Skip)),
     )
 
 
-def _area(outcomes: Iterable[Outcome]) -> Readiness:
-    found = list(outcomes)
-    worst = max((item.severity for item in found if isinstance(item, Finding)), default=None)
+def area(outcomes: Sequence[Outcome]) -> Readiness:
+    """What the outcomes about one area come to: the worst finding; without any, undecided where something was skipped."""
+    worst = max((item.severity for item in outcomes if isinstance(item, Finding)), default=None)
     if worst is not None:
         return of_severity(worst)
-    return Readiness.UNDECIDED if found else Readiness.READY
+    return Readiness.UNDECIDED if outcomes else Readiness.READY
 
 
 def attach(report: Report, outcome: ProfileOutcome) -> Report:
@@ -141,7 +141,7 @@ def expected(finding: Finding, outcome: ProfileOutcome) -> Finding:
 
 
 def _sentence(outcome: ProfileOutcome) -> str:
-    areas = [f"{name} {area.value}" for name, area in outcome.areas.items()]
+    areas = [f"{name} {state.value}" for name, state in outcome.areas.items()]
     done = sum(state is Done.DONE for _, state in outcome.steps)
     return ", ".join([*areas, f"steps {done} of {len(outcome.steps)} seen to be done"])
 
@@ -153,6 +153,6 @@ def data(outcome: ProfileOutcome, readiness: Readiness) -> dict[str, Any]:
         "name": outcome.profile.name,
         "readiness": readiness.value,
         "advisory": outcome.profile.advisory,
-        "areas": {name: area.value for name, area in outcome.areas.items()},
+        "areas": {name: state.value for name, state in outcome.areas.items()},
         "steps": [{"text": step.text, "state": state.value} for step, state in outcome.steps],
     }
