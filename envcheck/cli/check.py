@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `envcheck check`."""
     add_environment_options(parser)
+    add_comparison_options(parser)
     add_settings_options(parser)
     add_deep_options(parser)
     add_report_options(parser)
@@ -40,8 +41,13 @@ def add_environment_options(parser: argparse.ArgumentParser) -> None:
     which = group.add_mutually_exclusive_group()
     which.add_argument("--python", metavar="PATH", help="another interpreter, or a venv folder (default: this one)")
     which.add_argument("--snapshot", metavar="FILE", help="a saved or hand-written snapshot; `-` is standard input")
-    group.add_argument("--profile", metavar="NAME", help="also hold it against a project's needs (`envcheck profiles`)")
     group.add_argument("--matrices", metavar="DIR", help="another matrix folder (also ENVCHECK_MATRICES)")
+
+
+def add_comparison_options(parser: argparse.ArgumentParser) -> None:
+    """What the environment is held against, beside the matrix."""
+    group = parser.add_argument_group("comparison")
+    group.add_argument("--profile", metavar="NAME", help="also hold it against a project's needs (`envcheck profiles`)")
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:

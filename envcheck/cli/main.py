@@ -20,6 +20,7 @@ COMMANDS = {
     "check": "check this environment (or another, or a snapshot) against the matrix; the default",
     "config": "lint a DeepSpeed config; show what each `auto` becomes; explain a key",
     "snapshot": "print the facts of an environment as JSON",
+    "fix": "the smallest change of versions that makes an environment clean; apply it, undo it",
     "probe": "train tiny models under ZeRO and compare every update with plain torch",
     "profiles": "the projects it knows: list them, show what one needs",
     "matrix": "list, show, lint or count the rules",

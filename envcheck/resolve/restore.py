@@ -41,6 +41,9 @@ COPIED = 1 << 20
 #: What killed installers leave beside the files they were at: pip `~ame`, uv `.tmpXXXXXX`.
 LEFTOVERS = ("~", ".tmp")
 
+#: The empty file below a prefix that uv locks, and leaves there.
+UV_LOCK = ".lock"
+
 #: Beside `.dist-info` and `.egg-info`: files of `site-packages` that several packages write into.
 SHARED = (".pth", ".egg-link")
 
@@ -166,7 +169,7 @@ def save(prefix: Path, site: Path, staged: Path, packages: tuple[Touched, ...]) 
     old = [found for headers, found in distributions([site]) if headers.name in names]
     layout = Layout(prefix, site, staged, tuple(sorted({folder.parent for folder in staged.rglob("*.dist-info")})))
     new = [found for headers, found in distributions(layout.sites) if headers.name in names]
-    written = {layout.target(path) for found in new for path in files_of(found)}
+    written = {layout.target(path) for found in new for path in files_of(found)} | {prefix / UV_LOCK}
     kept = {path for found in old for path in files_of(found)} | {path for path in written if os.path.lexists(path)}
     kept |= {entry for entry in site.iterdir() if entry.suffix in SHARED}
     kept = {path for path in kept if path.is_relative_to(prefix) and (path.is_symlink() or path.is_file())}
