@@ -10,9 +10,9 @@ from envcheck.checks import known_good, waivers
 from envcheck.checks.context import Context
 from envcheck.checks.registry import run_all
 from envcheck.cli.console import add_report_options, emit, progress
-from envcheck.cli.inputs import json_object, read_json_object, read_text
+from envcheck.cli.inputs import parse_assignment, read_environment
 from envcheck.cli.stack import stack_rows
-from envcheck.errors import InputError, UsageError
+from envcheck.errors import UsageError
 from envcheck.findings import Finding, Report, Skip, sort_findings
 from envcheck.matrix.database import load
 from envcheck.matrix.settings import Settings, combine
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from envcheck.dsconfig.document import Document
+    from envcheck.cli.training import Studied, Training
     from envcheck.facts.model import Environment
+    from envcheck.matrix.database import Matrix
     from envcheck.matrix.profile import Profile
 
 
@@ -54,7 +55,9 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     """What is known of the training settings."""
     group = parser.add_argument_group("settings")
     group.add_argument("--ds-config", metavar="FILE", help="the DeepSpeed JSON")
-    group.add_argument("--training-args", metavar="FILE", help="TrainingArguments as JSON")
+    trainer = group.add_mutually_exclusive_group()
+    trainer.add_argument("--training-args", metavar="FILE", help="TrainingArguments as JSON")
+    trainer.add_argument("--training-args-cmd", metavar="COMMAND", help="the launch command, pasted as one argument")
     group.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], dest="told",
         help="one setting, such as zero_optimization.stage=2 or world_size=8; may be repeated",
@@ -76,22 +79,24 @@ def add_deep_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check and report; returns the exit code."""
-    document = read_deepspeed(args.ds_config) if args.ds_config else None
-    settings = read_settings(args, document)
+    training = read_training(args)
     accepted = waivers.find(Path.cwd())
+    environment = read_environment(args)
     matrix = load(args.matrices)
     profile = read_profile(args.profile, matrix.folder) if args.profile else None
-    context = Context(read_environment(args), matrix, settings)
-    more = config_findings(args, context, document) if document else []
-    unseen: list[Skip] = []
+    studied = study(training, environment, matrix) if training else None
+    context = Context(environment, matrix, studied.settings if studied else read_settings(args))
+    more = studied.findings if studied else []
+    unseen = studied.skipped if studied else []
     deep: list[Finding] | None = None
     if args.deep:
-        deep, unseen = deep_outcomes(args, context)
-        more += deep
+        deep, skipped = deep_outcomes(args, context)
+        more, unseen = more + deep, unseen + skipped
+    extra = {"effective": [row._asdict() for row in studied.effective]} if studied else {}
     if profile:
         found, complete = hold_profile(context, profile, deep)
-        return emit(complete(build_report(context, accepted, [*more, *found], unseen)), args)
-    return emit(build_report(context, accepted, more, unseen), args)
+        return emit(complete(build_report(context, accepted, [*more, *found], unseen, extra)), args)
+    return emit(build_report(context, accepted, more, unseen, extra), args)
 
 
 def deep_outcomes(args: argparse.Namespace, context: Context) -> tuple[list[Finding], list[Skip]]:
@@ -131,27 +136,28 @@ def hold_profile(
     return list(outcome.findings), lambda report: attach(report, outcome)
 
 
-def config_findings(args: argparse.Namespace, context: Context, document: Document) -> list[Finding]:
-    """What the DeepSpeed file itself gets wrong: unknown keys, types, duplicates, each with its line."""
-    from envcheck.dsconfig.keys import KeyTable  # noqa: PLC0415 - only with --ds-config
-    from envcheck.dsconfig.lint import lint_parsed  # noqa: PLC0415 - likewise
+def read_training(args: argparse.Namespace) -> Training | None:
+    """What is known of the run beyond single settings; None where no file and no command is given."""
+    if not (args.ds_config or args.training_args or args.training_args_cmd):
+        return None
+    from envcheck.cli.training import read_training  # noqa: PLC0415 - only with one of the options
 
-    deepspeed = context.environment.packages.get("deepspeed")
-    world = context.settings.values.get("world_size")
-    return lint_parsed(
-        document,
-        args.ds_config,
-        deepspeed.version if deepspeed else None,
-        KeyTable.from_data(context.matrix.table("deepspeed_keys")),
-        trainer=True if args.training_args else None,
-        world_size=world if isinstance(world, int) else None,
-    )
+    return read_training(args)
+
+
+def study(training: Training, environment: Environment, matrix: Matrix) -> Studied:
+    """What the DeepSpeed file gets wrong, by itself and against the Trainer, and the settings with every `auto` replaced."""
+    from envcheck.cli.training import study  # noqa: PLC0415 - only with one of the options
+    from envcheck.dsconfig.keys import KeyTable  # noqa: PLC0415 - likewise
+
+    versions = {name: item.version for name, item in environment.packages.items()}
+    return study(training, versions, KeyTable.from_data(matrix.table("deepspeed_keys")))
 
 
 def build_report(
-    context: Context, accepted: list[waivers.Waiver], more: list[Finding], unseen: list[Skip],
+    context: Context, accepted: list[waivers.Waiver], more: list[Finding], unseen: list[Skip], extra: dict[str, Any],
 ) -> Report:  # fmt: skip
-    """Run the checks and put the report together with `more` findings and `unseen` skips."""
+    """Run the checks and put the report together with `more` findings, `unseen` skips and `extra` fields."""
     findings, skipped = run_all(context)
     findings += more
     kept, waived = waivers.apply(findings, accepted, datetime.datetime.now(tz=datetime.timezone.utc).date())
@@ -167,61 +173,11 @@ def build_report(
                 "folder": str(matrix.folder), "origin": matrix.origin, "digest": matrix.digest, "rules": len(matrix),
             },
             "environment": context.environment.source,
+            **extra,
         },
     )
 
 
-def read_environment(args: argparse.Namespace) -> Environment:
-    """The environment the options name.
-
-    Raises:
-        InputError: The snapshot is unreadable.
-        CouldNotLookError: The interpreter cannot be asked.
-    """
-    if args.snapshot:
-        from envcheck.facts.snapshot import load as load_snapshot  # noqa: PLC0415 - only with --snapshot
-
-        return load_snapshot(read_text(args.snapshot, "snapshot"), args.snapshot)
-    from envcheck.facts.collect import collect  # noqa: PLC0415 - not with --snapshot
-
-    return collect(args.python)
-
-
-def read_settings(args: argparse.Namespace, document: Document | None) -> Settings:
-    """The settings the options give; `document` is the DeepSpeed file, read already."""
-    trainer = read_json_object(args.training_args, "TrainingArguments") if args.training_args else None
-    told = dict(parse_assignment(text) for text in args.told)
-    return combine(document.plain() if document else None, trainer, told, frozenset(args.uses))
-
-
-def read_deepspeed(name: str) -> Document:
-    """A DeepSpeed file, read as forgivingly as DeepSpeed reads it.
-
-    Raises:
-        InputError: Nothing can be made of it.
-    """
-    from envcheck.dsconfig.document import parse  # noqa: PLC0415 - only with --ds-config
-
-    text = read_text(name, "DeepSpeed config")
-    document = parse(text)
-    if not document.usable:
-        json_object(text, name, "DeepSpeed config")  # says what is wrong, and where
-        raise InputError("the DeepSpeed config cannot be used", where=name)
-    return document
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE` with the value as JSON where it is JSON, else as text.
-
-    Raises:
-        UsageError: No `=`, or an empty key.
-    """
-    import json  # noqa: PLC0415 - only with --set
-
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UsageError(f"`--set {text}` is not KEY=VALUE", hints=("such as --set zero_optimization.stage=2",))
-    try:
-        return key.strip(), json.loads(value)
-    except (ValueError, RecursionError):
-        return key.strip(), value.strip()
+def read_settings(args: argparse.Namespace) -> Settings:
+    """The settings that `--set` and `--uses` give."""
+    return combine(None, None, dict(parse_assignment(text) for text in args.told), frozenset(args.uses))

@@ -8,19 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from envcheck.cli.check import parse_assignment, read_environment
 from envcheck.cli.console import add_report_options, emit, write
-from envcheck.cli.inputs import read_json_object, read_text
-from envcheck.dsconfig.auto import Effective, Run, effective, mismatches
+from envcheck.cli.inputs import parse_assignment, read_environment, read_json_object, read_text
+from envcheck.cli.training import Training, add_trainer_options, read_trainer, study
 from envcheck.dsconfig.document import Document, parse
 from envcheck.dsconfig.keys import KeyTable, version_of
-from envcheck.dsconfig.lint import lint_parsed
-from envcheck.dsconfig.trainer import TrainerArguments, from_command, from_json
 from envcheck.errors import ExitCode, UsageError
 from envcheck.facts.model import Distribution, Environment
 from envcheck.findings import Finding, Report, Skip, StackRow, sort_findings
 from envcheck.matrix.database import load
-from envcheck.matrix.settings import Settings, combine, flatten
 
 if TYPE_CHECKING:
     import argparse
@@ -28,6 +24,7 @@ if TYPE_CHECKING:
 
     from envcheck.matrix.database import Matrix
     from envcheck.matrix.rule import Rule
+    from envcheck.matrix.settings import Settings
 
 #: Packages whose versions decide what a setting does.
 DECIDING = ("deepspeed", "transformers", "accelerate", "torch", "peft", "trl")
@@ -46,10 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("training")
     trainer = group.add_mutually_exclusive_group()
-    trainer.add_argument("--training-args", metavar="FILE", help="TrainingArguments as JSON")
-    trainer.add_argument(
-        "--training-args-cmd", metavar="COMMAND", help="the launch command, pasted as one argument"
-    )
+    add_trainer_options(trainer)
     trainer.add_argument(
         "--no-trainer", action="store_true", help="the file goes to deepspeed.initialize without a Trainer"
     )
@@ -113,19 +107,40 @@ def run(args: argparse.Namespace) -> int:
     table = KeyTable.from_data(matrix.table("deepspeed_keys"))
     if args.explain:
         return explain(args, matrix, table)
+    training = read_training(args)
+    environment = read_versions(args)
+    report = build_report(training, matrix, table, environment)
+    code = emit(report, args)
+    document = training.document
+    assert document is not None  # noqa: S101 - read_training reads one
+    if args.fix and document.usable:
+        fix(document, training.name, table, environment, training.read_by_trainer)
+    return code if document.usable else max(code, int(ExitCode.USAGE))
+
+
+def read_training(args: argparse.Namespace) -> Training:
+    """What the options give; the file is the one named, else the one that the arguments name.
+
+    Raises:
+        InputError: A file is not usable.
+        UsageError: No file, or an option makes no sense.
+    """
     trainer = read_trainer(args)
     name = args.document or (trainer.deepspeed if trainer else "")
     if not name:
-        raise UsageError(
-            "name a DeepSpeed config", hints=("such as `envcheck config ds.json`, or --explain KEY",)
-        )
-    document = parse(read_text(name, "DeepSpeed config"))
-    environment = read_versions(args)
-    report = build_report(args, matrix, table, document, name, trainer, environment)
-    code = emit(report, args)
-    if args.fix and document.usable:
-        fix(document, name, table, environment, is_trainer(args))
-    return code if document.usable else max(code, int(ExitCode.USAGE))
+        raise UsageError("name a DeepSpeed config", hints=("such as `envcheck config ds.json`, or --explain KEY",))
+    model = read_json_object(args.model_config, "model config") if args.model_config else {}
+    told = {"model_type": model["model_type"]} if model.get("model_type") else {}
+    return Training(
+        document=parse(read_text(name, "DeepSpeed config")),
+        name=name,
+        trainer=trainer,
+        read_by_trainer=is_trainer(args),
+        world_size=args.world_size or (trainer.world_size if trainer else None),
+        hidden_size=args.hidden_size or hidden_size(model),
+        told={**told, **dict(parse_assignment(text) for text in args.told)},
+        uses=frozenset(args.uses),
+    )
 
 
 def is_trainer(args: argparse.Namespace) -> bool | None:
@@ -133,15 +148,6 @@ def is_trainer(args: argparse.Namespace) -> bool | None:
     if args.no_trainer:
         return False
     return True if args.training_args or args.training_args_cmd else None
-
-
-def read_trainer(args: argparse.Namespace) -> TrainerArguments | None:
-    """The Trainer's arguments, where given."""
-    if args.training_args_cmd:
-        return from_command(args.training_args_cmd)
-    return (
-        from_json(read_json_object(args.training_args, "TrainingArguments")) if args.training_args else None
-    )
 
 
 def read_versions(args: argparse.Namespace) -> Environment:
@@ -159,54 +165,27 @@ def read_versions(args: argparse.Namespace) -> Environment:
 
 def installed() -> Environment:
     """The deciding packages of this interpreter, by their metadata; nothing else is looked at, which keeps a lint fast."""
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - not with a snapshot
+    from envcheck.facts.metadata import named_versions  # noqa: PLC0415 - not with a snapshot
 
-    packages = {}
-    for name in DECIDING:
-        try:
-            packages[name] = Distribution(name, version(name) or "")
-        except PackageNotFoundError:
-            continue
-    return Environment(packages=packages)
+    return Environment({name: Distribution(name, version) for name, version in named_versions(sys.path, DECIDING).items()})
 
 
-def build_report(
-    args: argparse.Namespace,
-    matrix: Matrix,
-    table: KeyTable,
-    document: Document,
-    name: str,
-    trainer: TrainerArguments | None,
-    environment: Environment,
-) -> Report:
+def build_report(training: Training, matrix: Matrix, table: KeyTable, environment: Environment) -> Report:
     """Findings of the document, of the rules and of the Trainer's arguments, and the table of effective values."""
     versions = {package: item.version for package, item in environment.packages.items()}
-    world = args.world_size or (trainer.world_size if trainer else None)
-    state = Run(
-        trainer, world, hidden_size(args), versions.get("transformers", ""), versions.get("deepspeed", "")
-    )
-    findings = lint_parsed(
-        document, name, state.deepspeed or None, table, trainer=is_trainer(args), world_size=world
-    )
-    skipped: list[Skip] = []
-    rows: list[Effective] = []
-    if document.usable:
-        findings += mismatches(document, name, state)
-        rows = [] if args.no_trainer else effective(flatten(document.plain()), state, table)
-        settings = settings_of(args, document, trainer, rows, world)
-        for outcome in rule_findings(matrix, environment, settings, document, name):
+    document, name, trainer = training.document, training.name, training.trainer
+    studied = study(training, versions, table)
+    findings, skipped = list(studied.findings), list[Skip]()
+    if document is not None and document.usable:
+        for outcome in rule_findings(matrix, environment, studied.settings, document, name):
             (findings if isinstance(outcome, Finding) else skipped).append(outcome)  # type: ignore[arg-type]
+    rows = studied.effective
     return Report(
         findings=sort_findings(findings),
         skipped=tuple(skipped),
-        stack=(
-            *stack(versions, name),
-            *(StackRow(row.key, f"{row.file} -> {row.shown}  ({row.decided})") for row in rows),
-        ),
-        notes=(f"not read from the command: {' '.join(trainer.unread)}",)
-        if trainer and trainer.unread
-        else (),
-        extra={"config": name, "effective": [dataclasses.asdict(row) for row in rows], "packages": versions},
+        stack=(*stack(versions, name), *(StackRow(row.key, f"{row.file} -> {row.shown}  ({row.decided})") for row in rows)),
+        notes=(f"not read from the command: {' '.join(trainer.unread)}",) if trainer and trainer.unread else (),
+        extra={"config": name, "effective": [row._asdict() for row in rows], "packages": versions},
     )
 
 
@@ -217,24 +196,6 @@ def stack(versions: dict[str, str], name: str) -> Iterator[StackRow]:
         yield StackRow(
             package, versions.get(package) or "not known: rules about its releases are not decided"
         )
-
-
-def settings_of(
-    args: argparse.Namespace,
-    document: Document,
-    trainer: TrainerArguments | None,
-    rows: list[Effective],
-    world: int | None,
-) -> Settings:
-    """The settings that rules are matched against: the file with every known `auto` replaced, the arguments, what was told."""
-    told: dict[str, Any] = {row.key: row.value for row in rows if row.known and row.value != "auto"}
-    if world is not None:
-        told["world_size"] = world
-    if args.model_config:
-        kind = read_json_object(args.model_config, "model config").get("model_type")
-        told.update({"model_type": kind} if kind else {})
-    told.update(parse_assignment(text) for text in args.told)
-    return combine(document.plain(), dict(trainer.values) if trainer else None, told, frozenset(args.uses))
 
 
 def rule_findings(
@@ -260,20 +221,18 @@ def rule_findings(
 def place_of(rule: Rule, document: Document, name: str) -> str:
     """Where the rule's most telling key is: the last of its keys that is in the file."""
     inside = [
-        place for item in rule.settings if item.key in document.index and (place := document.place(item.key))
+        place for item in rule.settings if item.key in document.by_path and (place := document.place(item.key))
     ]
     near = inside or [place for item in rule.settings if (place := document.place(item.key))]
     return f"{name}:{near[-1].line}:{near[-1].column}" if near else name
 
 
-def hidden_size(args: argparse.Namespace) -> int | None:
+def hidden_size(config: dict[str, Any]) -> int | None:
     """The hidden size that the Trainer would take: `hidden_size`, else the largest of `hidden_sizes`, else of `text_config`."""
-    if args.hidden_size or not args.model_config:
-        return args.hidden_size or None
-    config = read_json_object(args.model_config, "model config")
     inner = config.get("text_config")
     for place in (config, inner if isinstance(inner, dict) else {}):
-        sizes = [place.get("hidden_size")] if place.get("hidden_size") else place.get("hidden_sizes") or []
+        given = place.get("hidden_size") or place.get("hidden_sizes") or []
+        sizes = given if isinstance(given, list) else [given]
         whole = [size for size in sizes if isinstance(size, int) and not isinstance(size, bool) and size > 0]
         if whole:
             return max(whole)

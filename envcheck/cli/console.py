@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -94,7 +93,7 @@ def progress() -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    width = shutil.get_terminal_size().columns - 1
+    width = _terminal_width() - 1
 
     def say(text: str) -> None:
         print(f"\r{text[:width]:{width}}", end="", file=sys.stderr, flush=True)
@@ -108,12 +107,18 @@ def progress() -> Iterator[Callable[[str], None]]:
 def _show(report: Report, *, verbose: bool) -> None:
     from envcheck.report import text  # noqa: PLC0415 - one renderer a run
 
-    width = min(shutil.get_terminal_size((100, 24)).columns, 120) if sys.stdout.isatty() else 100
+    width = min(_terminal_width(), 120) if sys.stdout.isatty() else 100
     styled = text.lines(report, width=width, verbose=verbose)
     if on_terminal():
         _coloured(styled)
     else:
         sys.stdout.write(encodable(text.plain(styled)))
+
+
+def _terminal_width() -> int:
+    from shutil import get_terminal_size  # noqa: PLC0415 - slow to import
+
+    return get_terminal_size((100, 24)).columns
 
 
 def encodable(text: str) -> str:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from envcheck.errors import InputError
+from envcheck.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from envcheck.facts.model import Environment
 
 #: Larger inputs are refused before they are read.
 LARGEST = 64 << 20
@@ -23,7 +27,7 @@ def read_text(name: str, what: str) -> str:
         if name == "-":
             content = sys.stdin.buffer.read(LARGEST + 1)
         else:
-            with Path(name).open("rb") as stream:
+            with open(name, "rb") as stream:  # noqa: PTH123 - pathlib is slow to import
                 content = stream.read(LARGEST + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -57,3 +61,34 @@ def json_object(text: str, name: str, what: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InputError(f"the {what} must be a JSON object, not {type(document).__name__}", where=name)
     return document
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE` with the value as JSON where it is JSON, else as text.
+
+    Raises:
+        UsageError: No `=`, or an empty key.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"`--set {text}` is not KEY=VALUE", hints=("such as --set zero_optimization.stage=2",))
+    try:
+        return key.strip(), json.loads(value)
+    except (ValueError, RecursionError):
+        return key.strip(), value.strip()
+
+
+def read_environment(args: argparse.Namespace) -> Environment:
+    """The environment that `--python` or `--snapshot` names; else this interpreter's.
+
+    Raises:
+        InputError: The snapshot is unreadable.
+        CouldNotLookError: The interpreter cannot be asked.
+    """
+    if args.snapshot:
+        from envcheck.facts.snapshot import load  # noqa: PLC0415 - only with --snapshot
+
+        return load(read_text(args.snapshot, "snapshot"), args.snapshot)
+    from envcheck.facts.collect import collect  # noqa: PLC0415 - not with --snapshot
+
+    return collect(args.python)

@@ -31,7 +31,7 @@ DEFAULT = "check"
 
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
-    """The parser; only the named command's module is imported."""
+    """The parser; where a command is named, for that one alone."""
     parser = argparse.ArgumentParser(
         prog="envcheck",
         description="Checks that a training environment computes the right gradients, before you train in it.",
@@ -40,9 +40,9 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"envcheck {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, text in COMMANDS.items():
+    for name, text in COMMANDS.items() if command is None else [(command, COMMANDS[command])]:
         sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:])
-        if name == command:
+        if command is not None:
             importlib.import_module(f"envcheck.cli.{name}").configure(sub)
     return parser
 

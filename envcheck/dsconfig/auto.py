@@ -8,8 +8,7 @@ The table follows transformers' `integrations/deepspeed.py` (`trainer_config_pro
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envcheck.dsconfig.keys import Key, json_text, version_of
 from envcheck.dsconfig.trainer import OPEN, TrainerArguments
@@ -41,8 +40,7 @@ ADDED = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 UNKNOWN = "not known"
 
 
-@dataclass(frozen=True, slots=True)
-class Effective:
+class Effective(NamedTuple):
     """One line of the table.
 
     Attributes:
@@ -62,8 +60,7 @@ class Effective:
     known: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """What is known of the run.
 
     Attributes:
@@ -311,7 +308,7 @@ def mismatches(document: Document, where: str, run: Run) -> Iterator[Finding]:
         )
     loose = trainer.get("auto_find_batch_size") is True
     for key, (name, value) in wanted.items():
-        entry = document.index.get(key)
+        entry = document.by_path.get(key)
         if entry is None or entry.value.entries is not None or entry.value.plain in (AUTO, None, value):
             continue
         if loose and key in ("train_batch_size", "train_micro_batch_size_per_gpu"):

@@ -63,7 +63,7 @@ START = Place(1, 1, 0)
 
 def optimizer(subject: Subject) -> Iterator[Finding]:
     """An optimizer that neither DeepSpeed nor torch has."""
-    entry = subject.document.index.get("optimizer.type")
+    entry = subject.document.by_path.get("optimizer.type")
     name = entry.value.plain if entry else None
     if entry is None or not isinstance(name, str) or name == AUTO:
         return
@@ -82,7 +82,7 @@ def optimizer(subject: Subject) -> Iterator[Finding]:
 
 def scheduler(subject: Subject) -> Iterator[Finding]:
     """A scheduler that neither DeepSpeed nor torch has, and parameters that a DeepSpeed scheduler does not take."""
-    entry = subject.document.index.get("scheduler.type")
+    entry = subject.document.by_path.get("scheduler.type")
     name = entry.value.plain if entry else None
     if entry is None or not isinstance(name, str) or name == AUTO:
         return
@@ -177,7 +177,7 @@ def no_such(subject: Subject, entry: Entry, name: str, known: list[str], home: s
 def batch(subject: Subject) -> Iterator[Finding]:
     """train_batch_size = micro-batch x accumulation x world size."""
     names = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
-    entries = [subject.document.index.get(name) for name in names]
+    entries = [subject.document.by_path.get(name) for name in names]
     numbers = [_whole(entry) for entry in entries]
     total, micro, steps = numbers
     place = subject.at(next((entry.place for entry in entries if entry), START))
@@ -223,7 +223,7 @@ def batch(subject: Subject) -> Iterator[Finding]:
 
 def stage3_only(subject: Subject) -> Iterator[Finding]:
     """Keys that only ZeRO-3 reads, under another stage."""
-    stage = subject.document.index.get("zero_optimization.stage")
+    stage = subject.document.by_path.get("zero_optimization.stage")
     if stage is None or stage.value.plain not in (0, 1, 2) or isinstance(stage.value.plain, bool):
         return
     found = [

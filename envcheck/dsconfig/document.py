@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 #: Deeper documents are refused: real ones have four levels, and the parser recurses once a level.
 DEEPEST = 64
@@ -43,8 +43,7 @@ FOREIGN: dict[str, Any] = {
 SPACE = " \t\r\n\ufeff\u00a0"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A position in the text: 1-based line and column, and the offset."""
 
     line: int
@@ -52,8 +51,7 @@ class Place:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """Something in the text that strict JSON does not allow; `fatal` where nothing after it could be read."""
 
     kind: str
@@ -63,8 +61,7 @@ class Problem:
     fatal: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """A value with the text it came from.
 
     Attributes:
@@ -82,8 +79,7 @@ class Value:
     raw: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One `key: value` of an object; `path` is dotted."""
 
     key: str
@@ -93,8 +89,7 @@ class Entry:
     key_end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """A parsed file.
 
     Attributes:
@@ -102,13 +97,14 @@ class Document:
         root: The outermost value, or None where nothing could be read.
         problems: What strict JSON would not allow, in order.
         duplicates: Entries that an earlier entry of the same object already named.
+        by_path: Dotted name -> entry; of duplicates the last.
     """
 
     text: str
     root: Value | None
     problems: tuple[Problem, ...] = ()
     duplicates: tuple[Entry, ...] = ()
-    index: dict[str, Entry] = field(default_factory=dict)
+    by_path: Mapping[str, Entry] = MappingProxyType({})
 
     @property
     def usable(self) -> bool:
@@ -127,8 +123,8 @@ class Document:
     def place(self, path: str) -> Place | None:
         """Where the dotted key is, or its nearest section that is there."""
         while path:
-            if path in self.index:
-                return self.index[path].place
+            if path in self.by_path:
+                return self.by_path[path].place
             path = path.rpartition(".")[0]
         return None
 

@@ -78,8 +78,8 @@ def key(subject: Subject, entry: Entry) -> Iterator[Finding]:
             evidence=(MODEL,),
             place=subject.at(entry.place),
         )
-    if known.alias and known.alias in subject.document.index:
-        yield both_names(subject, entry, subject.document.index[known.alias])
+    if known.alias and known.alias in subject.document.by_path:
+        yield both_names(subject, entry, subject.document.by_path[known.alias])
     yield from value(subject, entry)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from envcheck.dsconfig.document import Document, Entry, parse
 from envcheck.dsconfig.keys import KeyTable, current
@@ -25,8 +24,7 @@ RENAMED = {"stage3_gather_fp16_weights_on_model_save": "stage3_gather_16bit_weig
 SECTIONS = {"cpu_offload": "offload_optimizer", "cpu_offload_param": "offload_param"}
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(NamedTuple):
     """Replace `text[start:end]`; `what` says it in a line, `line` is where."""
 
     start: int
@@ -120,7 +118,7 @@ def keys(document: Document, table: KeyTable) -> Iterator[Edit]:
         elif entry.key in SECTIONS and section == "zero_optimization" and isinstance(entry.value.plain, bool):
             device = "cpu" if entry.value.plain else "none"
             name = SECTIONS[entry.key]
-            if f"{section}.{name}" not in document.index:
+            if f"{section}.{name}" not in document.by_path:
                 new = f'"{name}": {{"device": "{device}"}}'
                 yield Edit(
                     entry.place.offset,
@@ -132,7 +130,7 @@ def keys(document: Document, table: KeyTable) -> Iterator[Edit]:
         elif table.get(entry.path) is None and not (section and table.is_open(section)):
             nearest = table.nearest(entry.path)
             same = nearest.rpartition(".")[0] == current(f"{section}.x").rpartition(".")[0] if section else "." not in nearest
-            if nearest and same and nearest not in document.index:
+            if nearest and same and nearest not in document.by_path:
                 yield renamed(entry, nearest.rpartition(".")[2])
 
 

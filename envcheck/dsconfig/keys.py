@@ -6,9 +6,8 @@ The table is `matrices/tables/deepspeed_keys.toml`; `tools/deepspeed_keys.py` ma
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
@@ -22,8 +21,7 @@ OLD_SECTIONS = {"bfloat16": "bf16"}
 ALIKE = 0.8
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One key.
 
     Attributes:
@@ -73,8 +71,7 @@ class Key:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class KeyTable:
+class KeyTable(NamedTuple):
     """The table.
 
     Attributes:
@@ -87,13 +84,13 @@ class KeyTable:
         schedulers: Schedulers -> `since`, `removed`, `params`.
     """
 
-    raw: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    strict: Mapping[str, str] = field(default_factory=dict)
+    raw: Mapping[str, dict[str, Any]] = MappingProxyType({})
+    strict: Mapping[str, str] = MappingProxyType({})
     open: frozenset[str] = frozenset()
     releases: tuple[str, ...] = ()
     pydantic2: str = ""
-    optimizers: Mapping[str, dict[str, str]] = field(default_factory=dict)
-    schedulers: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    optimizers: Mapping[str, dict[str, str]] = MappingProxyType({})
+    schedulers: Mapping[str, dict[str, Any]] = MappingProxyType({})
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> KeyTable:
@@ -145,6 +142,8 @@ class KeyTable:
 
     def nearest(self, name: str) -> str:
         """The known name that an unknown one probably means, or an empty string."""
+        from difflib import get_close_matches  # noqa: PLC0415 - only where something is wrong
+
         section, _, last = current(name).rpartition(".")
         siblings = [*self.children(section)]
         if close := get_close_matches(last.lower(), siblings, 1, ALIKE):
@@ -166,6 +165,8 @@ class KeyTable:
 
     def close_to(self, name: str) -> list[str]:
         """Dotted names that resemble a name, for `--explain`."""
+        from difflib import get_close_matches  # noqa: PLC0415 - likewise
+
         last = {key.rpartition(".")[2]: key for key in self.raw}
         found = [key for key in self.raw if key.rpartition(".")[2] == name]
         return found or [

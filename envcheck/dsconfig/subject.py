@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from envcheck.dsconfig.keys import json_text
 from envcheck.findings import Evidence
@@ -22,8 +21,7 @@ SCHEDULES = Evidence("code", "deepspeedai/DeepSpeed@v0.19.5:deepspeed/runtime/lr
 ZERO = Evidence("code", "deepspeedai/DeepSpeed@v0.19.5:deepspeed/runtime/zero/config.py")
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """What one lint knows.
 
     Attributes:

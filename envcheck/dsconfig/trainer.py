@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envcheck.errors import UsageError
 
@@ -40,8 +40,7 @@ NODES = ("--nnodes", "--num_nodes", "--num_machines")
 WORDS: dict[str, Any] = {"true": True, "false": False, "none": None, "null": None}
 
 
-@dataclass(frozen=True, slots=True)
-class TrainerArguments:
+class TrainerArguments(NamedTuple):
     """What is known of the Trainer's arguments.
 
     Attributes:
@@ -51,7 +50,7 @@ class TrainerArguments:
         unread: Words that could not be placed.
     """
 
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = MappingProxyType({})
     world_size: int | None = None
     deepspeed: str = ""
     unread: tuple[str, ...] = ()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envcheck.dsconfig.keys import json_text
 from envcheck.findings import Severity
@@ -74,8 +73,7 @@ WORDS = {
 TRUTHS = {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False}
 
 
-@dataclass(frozen=True, slots=True)
-class ValueProblem:
+class ValueProblem(NamedTuple):
     """One thing that is wrong with a value; `change` holds the JSON text of a better value, or nothing."""
 
     id: str

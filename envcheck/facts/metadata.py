@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from envcheck.facts.machine import read_start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 #: Read first; nearly every header ends within it. The description that follows can be hundreds of KiB.
 FIRST_READ = 1 << 13
@@ -52,6 +53,25 @@ def normalised(name: str) -> str:
 def is_name(name: str) -> bool:
     """Whether a distribution can be called so."""
     return len(name) <= LONGEST_VALUE and NAME.fullmatch(name) is not None
+
+
+def named_versions(path: Iterable[str], names: Collection[str]) -> dict[str, str]:
+    """The versions of `names` (normalised) that the names of metadata folders on `path` give; the first folder counts.
+
+    No file is read: what a folder's name says is enough for one question, and costs a hundredth of reading all metadata.
+    """
+    found: dict[str, str] = {}
+    for folder in path:
+        try:
+            entries = sorted(os.listdir(folder or "."))  # noqa: PTH208 - pathlib is slow
+        except OSError:
+            continue
+        for entry in entries:
+            stem, dot, ending = entry.rpartition(".")
+            name, _, version = stem.partition("-")
+            if dot and ending in ("dist-info", "egg-info") and normalised(name) in names:
+                found.setdefault(normalised(name), version.partition("-")[0])
+    return found
 
 
 def read_headers(path: str) -> Headers:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 #: Longer strings are not versions, whatever the grammar says; a guard against absurd metadata.
 LONGEST = 200
@@ -48,6 +50,8 @@ def specifier(text: str) -> SpecifierSet:
     Raises:
         InvalidSpecifier: `text` is not a PEP 440 specifier set.
     """
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # noqa: PLC0415 - not where no version is known
+
     if len(text) > LONGEST * 5:
         raise InvalidSpecifier(f"a specifier of {len(text)} characters")
     return SpecifierSet(text)

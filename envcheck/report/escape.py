@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
-
-from envcheck.facts.redaction import CREDENTIALS
 
 #: Longer texts are cut: a version of a megabyte helps nobody.
 LONGEST = 600
@@ -13,14 +10,14 @@ LONGEST = 600
 #: Control, format (bidirectional overrides), surrogate, private-use and line-separator characters are shown as escapes.
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
-HOME = re.compile(r"(?<![\w/])(?:/home|/Users|/export/home)/[^/\s`'\":;]+|(?<![\w/])/root(?=/|\b)|C:\\Users\\[^\\\s`'\"]+")
-SECRETS = re.compile(
+HOME = r"(?<![\w/])(?:/home|/Users|/export/home)/[^/\s`'\":;]+|(?<![\w/])/root(?=/|\b)|C:\\Users\\[^\\\s`'\"]+"
+SECRETS = (
     r"\b(?:hf_[A-Za-z0-9]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|pypi-[\w-]{16,}"
     r"|sk-[\w-]{16,}|xox[abp]-[\w-]{10,}|AKIA[A-Z0-9]{12,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+)"
 )
-ASSIGNED = re.compile(r"(?i)\b([\w-]*(?:token|secret|password|passwd|api[_-]?key)[\w-]*)(\s*[=:]\s*)([^\s&,;`'\"]+)")
+ASSIGNED = r"(?i)\b([\w-]*(?:token|secret|password|passwd|api[_-]?key)[\w-]*)(\s*[=:]\s*)([^\s&,;`'\"]+)"
 
-MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~-])")
+MARKDOWN = r"([\\`*_{}\[\]()#+!|~-])"
 
 
 def visible(text: str) -> str:
@@ -33,6 +30,8 @@ def visible(text: str) -> str:
 
 
 def _shown(char: str) -> str:
+    import unicodedata  # noqa: PLC0415 - most text needs none
+
     if unicodedata.category(char) not in HIDDEN:
         return char
     code = ord(char)
@@ -43,17 +42,19 @@ def _shown(char: str) -> str:
 
 def redacted(text: str) -> str:
     """`text` without home folders, user names, credentials in URLs and anything that looks like a token."""
+    from envcheck.facts.redaction import CREDENTIALS  # noqa: PLC0415 - not for reports that stay here
+
     text = CREDENTIALS.sub("", text)
-    text = SECRETS.sub("[redacted]", text)
-    text = ASSIGNED.sub(r"\1\2[redacted]", text)
-    return HOME.sub("~", text)
+    text = re.sub(SECRETS, "[redacted]", text)
+    text = re.sub(ASSIGNED, r"\1\2[redacted]", text)
+    return re.sub(HOME, "~", text)
 
 
 def markdown(text: str) -> str:
     """`text` as literal Markdown: nothing in it becomes markup, an HTML tag, a link or a mention."""
     literal = visible(redacted(text)).replace("@", "@\u200b")  # a zero-width space: no mention
     literal = literal.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return MARKDOWN.sub(r"\\\1", literal)
+    return re.sub(MARKDOWN, r"\\\1", literal)
 
 
 def code_span(text: str) -> str:
