@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: DeepSpeed keys that have no dot; every other undotted key is a TrainingArguments name.
 DEEPSPEED_TOP_LEVEL = frozenset({
@@ -33,6 +36,13 @@ TRAINER_NAMES = {
 FILLED = frozenset({
     "gradient_accumulation_steps", "train_micro_batch_size_per_gpu", "bf16.enabled", "fp16.enabled",
 })  # fmt: skip
+
+
+#: TrainingArguments that say what the user's code does: argument -> usage words of the rules.
+IMPLIED = {
+    "torch_compile": ("torch-compile",),
+    "resume_from_checkpoint": ("resume-from-checkpoint",),
+}
 
 
 class Unset:
@@ -134,4 +144,15 @@ def combine(
     if deepspeed is not None:
         values.update(flatten(deepspeed))
     values.update(told)
-    return Settings(values, deepspeed is not None, trainer is not None, uses)
+    return Settings(values, deepspeed is not None, trainer is not None, uses | implied(values, deepspeed, trainer))
+
+
+def implied(values: Mapping[str, Any], deepspeed: object, trainer: object) -> frozenset[str]:
+    """The usage words that the settings themselves say: a Trainer, a resumed run, a compiled model."""
+    words = {"hf-trainer"} if trainer is not None else set()
+    for argument, said in IMPLIED.items():
+        if values.get(argument) not in (None, False, "", "False", AUTO, UNSET):
+            words.update(said)
+    if "resume-from-checkpoint" in words and deepspeed is not None:
+        words.add("deepspeed-load-checkpoint")
+    return frozenset(words)

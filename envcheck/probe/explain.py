@@ -49,6 +49,8 @@ def uses(scenario: Scenario) -> frozenset[str]:
     words = set()
     if scenario.path == ENGINE and (scenario.model == "mlp-outputs" or not scenario.model.startswith("mlp")):
         words.add("own-training-loop")
+    if scenario.path == TRAINER and scenario.model == "llama-head":  # one matrix without a bias
+        words.add("empty-param-group")
     if scenario.backward_calls != "engine":
         words.add("several-backward-per-step")
     return frozenset(words)

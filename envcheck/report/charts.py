@@ -44,6 +44,9 @@ STYLE = f"""{_variables(1)}
 svg.chart {{ max-width: 100%; height: auto; stroke-linejoin: round }}
 """
 
+#: Larger numbers are drawn as gaps: matplotlib's axes overflow at them.
+LARGEST = 1e250
+
 #: Above this many values, points are not marked one by one.
 MOST_MARKS = 50
 
@@ -57,7 +60,7 @@ TAG = re.compile(r"<[^<>]+>")
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line; a value that is None, NaN or infinite leaves a gap. `at` are the x values: 1, 2, 3... where left out."""
+    """One line; a value that is None, not finite or above `LARGEST` leaves a gap. `at`: x values; 1, 2, 3... where left out."""
 
     name: str
     values: Sequence[float | None]
@@ -65,7 +68,7 @@ class Curve:
 
     def points(self) -> tuple[list[float], list[float]]:
         """Positions and heights, with NaN for a gap."""
-        heights = [value if value is not None and math.isfinite(value) else math.nan for value in self.values]
+        heights = [value if value is not None and abs(value) <= LARGEST else math.nan for value in self.values]
         return list(self.at) or [float(index) for index in range(1, len(heights) + 1)], heights
 
 

@@ -89,3 +89,22 @@ def test_an_object_inside_the_arguments_counts_as_the_file(files: Path, capsys: 
 def test_a_told_setting_wins(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ("--training-args-cmd", "train.py --gradient_accumulation_steps 4", "--set", "gradient_accumulation_steps=1")
     assert found(check(files, capsys, *more)[1], "deepspeed-zero2-last-micro-batch") == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "packages", "rule"),
+    [
+        ({"resume_from_checkpoint": True}, {"transformers": "4.46.3", "torch": "2.6.0"}, "transformers-torch26-resume"),
+        ({"resume_from_checkpoint": "out/5"}, {"deepspeed": "0.15.4", "torch": "2.6.0"}, "deepspeed-torch26-load-checkpoint"),
+        ({"torch_compile": True}, {"deepspeed": "0.18.2"}, "deepspeed-zero12-overlap-producer-streams"),
+    ],
+)
+def test_an_argument_says_what_the_code_does(
+    files: Path, capsys: pytest.CaptureFixture[str], given: dict[str, Any], packages: dict[str, str], rule: str
+) -> None:
+    (files / "here.json").write_text(json.dumps({"packages": packages}), encoding="utf-8")
+    (files / "ds.json").write_text('{"zero_optimization": {"stage": 2, "overlap_comm": true}}', encoding="utf-8")
+    for arguments, speaks in ((given, True), (dict.fromkeys(given, False), False)):
+        (files / "args.json").write_text(json.dumps(arguments), encoding="utf-8")
+        _, report = check(files, capsys, "--training-args", str(files / "args.json"))
+        assert bool(found(report, rule)) is speaks

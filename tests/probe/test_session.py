@@ -74,6 +74,12 @@ def test_the_rule_that_explains_a_measured_fault_is_found(
     assert rules(matrix, deepspeed, scenario)[0] == rule
 
 
+def test_a_schedule_that_stops_at_an_empty_group_is_explained(matrix: Matrix) -> None:
+    head, whole = (spec.scenario("trainer", model, 2, "bf16", 3) for model in ("llama-head", "llama-tied"))
+    assert rules(matrix, "0.19.8", head, Kind.CRASHED) == ["trainer-empty-group-strict-zip"]
+    assert rules(matrix, "0.19.8", whole, Kind.CRASHED) == []
+
+
 def test_nothing_explains_a_fault_of_a_good_release(matrix: Matrix) -> None:
     for scenario in spec.quick(spec.STAGE_ORDER, ("engine", "trainer")):
         assert rules(matrix, "0.19.8", scenario) == []
