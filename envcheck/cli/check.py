@@ -81,9 +81,9 @@ def run(args: argparse.Namespace) -> int:
     """Check and report; returns the exit code."""
     training = read_training(args)
     accepted = waivers.find(Path.cwd())
-    environment = read_environment(args)
     matrix = load(args.matrices)
     profile = read_profile(args.profile, matrix.folder) if args.profile else None
+    environment = read_environment(args)
     studied = study(training, environment, matrix) if training else None
     context = Context(environment, matrix, studied.settings if studied else read_settings(args))
     more = studied.findings if studied else []
