@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from envcheck.checks import known_good, waivers
@@ -19,7 +20,7 @@ from envcheck.matrix.settings import Settings, combine
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from envcheck.cli.training import Studied, Training
     from envcheck.facts.model import Environment
@@ -79,13 +80,10 @@ def add_deep_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check and report; returns the exit code."""
-    training = read_training(args)
     accepted = waivers.find(Path.cwd())
     matrix = load(args.matrices)
     profile = read_profile(args.profile, matrix.folder) if args.profile else None
-    environment = read_environment(args)
-    studied = study(training, environment, matrix) if training else None
-    context = Context(environment, matrix, studied.settings if studied else read_settings(args))
+    context, studied = read_context(args, matrix)
     more = studied.findings if studied else []
     unseen = studied.skipped if studied else []
     deep: list[Finding] | None = None
@@ -136,6 +134,20 @@ def hold_profile(
     return list(outcome.findings), lambda report: attach(report, outcome)
 
 
+def read_context(args: argparse.Namespace, matrix: Matrix) -> tuple[Context, Studied | None]:
+    """The environment and the settings that the options give, and what the settings' files say beyond them.
+
+    Raises:
+        InputError: A file is not usable.
+        UsageError: An option is not.
+        CouldNotLookError: The interpreter cannot be asked.
+    """
+    training = read_training(args)
+    environment = read_environment(args)
+    studied = study(training, environment, matrix) if training else None
+    return Context(environment, matrix, studied.settings if studied else read_settings(args)), studied
+
+
 def read_training(args: argparse.Namespace) -> Training | None:
     """What is known of the run beyond single settings; None where no file and no command is given."""
     if not (args.ds_config or args.training_args or args.training_args_cmd):
@@ -155,7 +167,8 @@ def study(training: Training, environment: Environment, matrix: Matrix) -> Studi
 
 
 def build_report(
-    context: Context, accepted: list[waivers.Waiver], more: list[Finding], unseen: list[Skip], extra: dict[str, Any],
+    context: Context, accepted: list[waivers.Waiver], more: list[Finding], unseen: list[Skip],
+    extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> Report:  # fmt: skip
     """Run the checks and put the report together with `more` findings, `unseen` skips and `extra` fields."""
     findings, skipped = run_all(context)

@@ -16,12 +16,10 @@ from envcheck.cli.check import (
     add_environment_options,
     add_settings_options,
     build_report,
-    config_findings,
-    read_deepspeed,
-    read_environment,
-    read_settings,
+    read_context,
 )
 from envcheck.cli.console import add_report_options, emit, encodable, exit_code, progress, render, write
+from envcheck.cli.inputs import read_environment
 from envcheck.errors import EnvcheckError, ExitCode, ToolError, UsageError
 from envcheck.findings import Report, StackRow, sort_findings
 from envcheck.matrix.database import load
@@ -55,11 +53,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("a snapshot cannot be changed", hints=("give the environment itself with --python",))
     if args.undo:
         return undo(args)
-    document = read_deepspeed(args.ds_config) if args.ds_config else None
-    settings = read_settings(args, document)
     accepted = waivers.find(Path.cwd())
-    context = Context(read_environment(args), load(args.matrices), settings)
-    more = config_findings(args, context, document) if document else []
+    context, studied = read_context(args, load(args.matrices))
+    more = studied.findings if studied else []
     before = build_report(context, accepted, more, [])
     silenced = _silenced(accepted)
 
