@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from envcheck.matrix.database import load
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from envcheck.findings import Report
     from envcheck.probe.outcome import Outcome
@@ -60,20 +63,35 @@ def run(args: argparse.Namespace) -> int:
     chosen = choose(args)
     timeout = args.timeout or (THOROUGH_TIMEOUT if args.thorough else QUICK_TIMEOUT)
     matrix = load(args.matrices)
-    outcome = session.probe(
-        interpreter(args.python),
-        chosen,
-        world_size=args.world_size,
-        device=args.device,
-        timeout=timeout,
-        progress=progress(len(chosen)) if sys.stderr.isatty() else None,
-    )
+    with ended_in_order():
+        outcome = session.probe(
+            interpreter(args.python),
+            chosen,
+            world_size=args.world_size,
+            device=args.device,
+            timeout=timeout,
+            progress=progress(len(chosen)) if sys.stderr.isatty() else None,
+        )
     report = summary.report(outcome, args.world_size, matrix, session.stale_locks(os.environ))
     _side_files(args, outcome, report)
     code = emit(report, args, summary.SCHEMA)
     if outcome.killed and code != ExitCode.USAGE:
         return int(ExitCode.FAILED)
     return code
+
+
+@contextlib.contextmanager
+def ended_in_order() -> Iterator[None]:
+    """SIGTERM (of `timeout`, of a batch system) ends the ranks and the scratch folder too, as an interrupt does."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _side_files(args: argparse.Namespace, outcome: Outcome, report: Report) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from envcheck.dsconfig.document import Document, Entry, parse
+from envcheck.dsconfig.document import Document, Entry, Value, parse
 from envcheck.dsconfig.keys import KeyTable, current
 from envcheck.dsconfig.values import value_problems
 
@@ -55,7 +56,12 @@ def once(document: Document, table: KeyTable, version: Version | None, trainer: 
         trainer: Whether the Trainer reads the file.
     """
     wanted = sorted(
-        [*syntax(document), *keys(document, table), *values(document, table, version, trainer)],
+        [
+            *syntax(document),
+            *repeated(document.root),
+            *keys(document, table),
+            *values(document, table, version, trainer),
+        ],
         key=lambda edit: (edit.start, edit.end),
     )
     made: list[Edit] = []
@@ -107,6 +113,22 @@ def written(document: Document, offset: int) -> str:
         if entry.value.place.offset == offset and isinstance(entry.value.plain, (int, float)):
             return json.dumps(entry.value.plain)
     return ""
+
+
+def repeated(value: Value | None) -> Iterator[Edit]:
+    """Of a key that its object holds several times, all but the last: what `json`, and with it the Trainer, reads.
+
+    DeepSpeed itself refuses such a file, so that there is no other reading to keep.
+    """
+    entries = value.entries or () if value is not None else ()
+    last = {entry.key: entry for entry in entries}
+    for entry, following in itertools.zip_longest(entries, entries[1:]):
+        kept = last[entry.key]
+        if kept is entry:
+            yield from repeated(entry.value)
+        else:
+            what = f"`{entry.path}`: removed; the one on line {kept.place.line} is kept, which is the one `json` reads"
+            yield Edit(entry.place.offset, following.place.offset, "", entry.place.line, what)
 
 
 def keys(document: Document, table: KeyTable) -> Iterator[Edit]:

@@ -54,12 +54,50 @@ def test_order_and_formatting_stay() -> None:
 @given(st.lists(st.sampled_from(BROKEN.split("\n")), max_size=9))
 def test_a_usable_document_becomes_strict_and_stays_so(lines: list[str]) -> None:
     document = parse("{" + "\n".join(line for line in lines if line not in ("{", "}")) + "}")
-    if not document.usable or document.duplicates:
+    if not document.usable:
         return
     text, _ = corrected(document, TABLE, None, None)
+    assert not parse(text).duplicates
     again, edits = corrected(parse(text), TABLE, None, None)
     assert json.loads(text) is not None
     assert (again, edits) == (text, [])
+
+
+TWICE = """{
+  "zero_optimization": {
+    "stage": 3, // once
+    "overlap_comm": false,
+    "stage": 2
+  },
+  "bf16": {"enabled": true}, "bf16": {"enabled": false},
+  "zero_optimization": {"stage": 1, "stage": 1}
+}
+"""
+
+
+def test_of_a_key_given_twice_the_last_is_kept_as_json_reads_it() -> None:
+    text, edits = corrected(parse(TWICE), TABLE, None, None)
+    assert text == '{\n  "bf16": {"enabled": false},\n  "zero_optimization": {"stage": 1}\n}\n'
+    assert json.loads(text) == parse(TWICE).plain()
+    assert [edit.line for edit in edits if "is kept" in edit.what] == [2, 7, 8]
+
+
+DOUBLED = st.recursive(
+    st.integers(0, 3),
+    lambda inner: st.lists(st.tuples(st.sampled_from("abc"), inner), min_size=1, max_size=4).map(
+        lambda pairs: "{" + ", ".join(f'"{key}": {value}' for key, value in pairs) + "}"
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(DOUBLED)
+def test_removing_repeated_keys_changes_nothing_that_json_reads(value: object) -> None:
+    document = parse(f'{{"nobody_knows": {value}}}')
+    text, _ = corrected(document, TABLE, None, None)
+    assert json.loads(text) == document.plain()
+    assert not parse(text).duplicates
 
 
 def test_good_files_are_left_alone() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,20 +49,20 @@ def test_ranks_that_compute_a_third_are_named(fake: Fake) -> None:
     assert [one.text for one in found.results] == ["scaled by 1/3: divided by the accumulation steps (3) twice in `w`"] * 2
 
 
-@pytest.mark.parametrize("signal", ["SIGSEGV", "SIGABRT", "SIGKILL"])
-def test_a_rank_that_dies_by_a_signal_is_named_with_its_place_and_the_rest_still_runs(fake: Fake, signal: str) -> None:
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGKILL"])
+def test_a_rank_that_dies_by_a_signal_is_named_with_its_place_and_the_rest_still_runs(fake: Fake, name: str) -> None:
     body = (
         "start()\n"
         "if first:\n"
         "    one = request['scenarios'][0]; write('begin', one['id']); doing('step 1: optimizer step', one['id'])\n"
-        f"    if rank == 1: os.kill(os.getpid(), signal.{signal})\n"
+        f"    if rank == 1: os.kill(os.getpid(), signal.{name})\n"
         "    time.sleep(60)\n"
         "for one in request['scenarios']: play(one)\n"
     )
     found = probe(fake(body))
     assert kinds(found) == [Kind.CRASHED, Kind.EQUAL]
-    assert f"rank 1 ended by {signal} in `step 1: optimizer step`" in found.results[0].text
-    assert found.killed is (signal == "SIGKILL")
+    assert f"rank 1 ended by {name} in `step 1: optimizer step`" in found.results[0].text
+    assert found.killed is (name == "SIGKILL")
 
 
 def test_a_rank_that_hangs_in_a_collective_is_named_with_its_place(fake: Fake) -> None:
@@ -90,6 +93,48 @@ def test_the_deadline_ends_everything(fake: Fake, tmp_path: Path) -> None:
     assert len(pids.read_text().split()) == 4
     for pid in pids.read_text().split():
         assert not running(int(pid))
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_probe_that_is_told_to_end_takes_its_ranks_and_its_folder_along(
+    fake: Fake, tmp_path: Path, how: signal.Signals
+) -> None:
+    pids, scratch = tmp_path / "pids", tmp_path / "scratch"
+    scratch.mkdir()
+    body = f"open({str(pids)!r}, 'a').write(str(os.getpid()) + '\\n')\nstart()\ntime.sleep(600)\n"
+    argv = [sys.executable, "-m", "envcheck", "probe", "--python", fake(body), "--path", "engine"]
+    env = {**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+        process.send_signal(how)
+        assert process.wait(20) in (128 + how, 130)
+    assert not any(running(int(pid)) for pid in pids.read_text().split())
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_rank_does_not_outlive_a_probe_that_was_killed() -> None:
+    target = Path(session.__file__).parent / "target"
+    rank = "import time, probe_worker.main as rank; rank.die_with_parent(); print('up', flush=True); time.sleep(600)"
+    probe_itself = (
+        "import subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {rank!r}], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(600)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(target)}
+    with subprocess.Popen([sys.executable, "-c", probe_itself], env=env, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        assert running(pid)
+        process.kill()
+    wait_for(lambda: not running(pid))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def running(pid: int) -> bool:
@@ -147,6 +192,9 @@ def test_ranks_out_of_step_are_started_again(fake: Fake) -> None:
         ("FileNotFoundError", "[Errno 2] No such file or directory: 'numactl'", "the program `numactl`"),
         ("RuntimeError", "Output 0 of X is a view and is being modified inplace", "modifies a view in place"),
         ("RuntimeError", "Error building extension 'cpu_adam'", "an op could not be compiled"),
+        ("RuntimeError", "Ninja is required to load C++ extensions", "an op could not be compiled"),
+        ("FileNotFoundError", "[Errno 2] No such file or directory: 'c++'", "an op could not be compiled"),
+        ("ValueError", "CPU_Accelerator requires intel_extension_for_pytorch, which is not installed", "Intel's extension"),
         ("ValueError", "Type fp16 is not supported on your device.", "does not do fp16"),
     ],
 )
@@ -159,6 +207,28 @@ def test_a_lack_of_the_machine_is_skipped_and_no_fault(fake: Fake, kind: str, me
     found = probe(fake(body))
     assert kinds(found) == [Kind.SKIPPED, Kind.SKIPPED]
     assert words in found.results[0].text
+
+
+def test_running_out_of_memory_is_named_and_no_fault_of_the_packages(fake: Fake) -> None:
+    message = "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"
+    body = (
+        "start()\nfor one in request['scenarios']:\n"
+        f"    write('begin', one['id']); write('failed', one['id'], type='RuntimeError', message={message!r}, trace=[])\n"
+        "    write('end', one['id'], ok=False)\n"
+    )
+    found = probe(fake(body))
+    assert kinds(found) == [Kind.CRASHED, Kind.CRASHED]
+    assert all(one.text.startswith("crashed: out of memory") for one in found.results)
+    assert found.killed
+
+
+def test_a_deepspeed_without_a_cpu_backend_is_could_not_look(fake: Fake) -> None:
+    message = "CPU_Accelerator requires intel_extension_for_pytorch, which is not installed on this system."
+    body = f"doing('import deepspeed')\nwrite('failed', type='ValueError', message={message!r}, trace=[])\nsys.exit(76)\n"
+    found = probe(fake(body))
+    assert kinds(found) == [Kind.SKIPPED, Kind.SKIPPED]
+    assert "`deepspeed` cannot be imported in the target environment" in found.failure
+    assert "intel_extension_for_pytorch" in found.failure
 
 
 def test_a_drain_keeps_head_and_tail() -> None:
