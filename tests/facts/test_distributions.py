@@ -137,6 +137,15 @@ def test_direct_url_and_editable(tmp_path: Path) -> None:
     assert (packages["bar"].direct_url, packages["bar"].editable) == ("https://e.org/bar.whl", False)
 
 
+def test_the_commit_of_a_git_install(tmp_path: Path) -> None:
+    info = {"url": "https://e.org/foo.git", "vcs_info": {"vcs": "git", "commit_id": "82a06db"}}
+    put(tmp_path, "foo-1", direct_url__json=json.dumps(info))
+    put(tmp_path, "bar-1", direct_url__json=json.dumps({"url": "https://e.org/bar.git", "vcs_info": 3}))
+    packages = read_installed([str(tmp_path)]).packages
+    assert (packages["foo"].direct_url, packages["foo"].commit) == ("https://e.org/foo.git", "82a06db")
+    assert packages["bar"].commit == ""
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"url": 1', '{"dir_info": {}}', "[" * 20000])
 def test_a_wrong_direct_url_is_a_problem_and_no_more(tmp_path: Path, content: str) -> None:
     put(tmp_path, "foo-1", direct_url__json=content)

@@ -56,12 +56,9 @@ class ProfileOutcome:
 
     @property
     def readiness(self) -> Readiness:
-        """The worst of the findings; `not decided` where no area could be looked at."""
+        """The worst of the findings; without any, `not decided` where too little is known of the packages."""
         worst = max((finding.severity for finding in self.findings), default=Severity.INFO)
-        if worst is not Severity.INFO:
-            return of_severity(worst)
-        decided = [state for state in self.areas.values() if state is not Readiness.UNDECIDED]
-        return Readiness.READY if decided else Readiness.UNDECIDED
+        return of_severity(worst) if worst is not Severity.INFO else self.areas["packages"]
 
 
 def of_severity(severity: Severity) -> Readiness:
@@ -89,7 +86,7 @@ def hold_against(context: Context, profile: Profile, deep: Iterable[Finding] | N
     return ProfileOutcome(
         profile=profile,
         wanted=wanted,
-        areas={name: area(found) for name, found in areas.items()},
+        areas={name: area(found) for name, found in areas.items()} | {"packages": packages_area(subject, areas["packages"])},
         steps=steps,
         findings=tuple(findings),
         skips=tuple(item for item in outcomes if isinstance(item, Skip)),
@@ -102,6 +99,19 @@ def area(outcomes: Sequence[Outcome]) -> Readiness:
     if worst is not None:
         return of_severity(worst)
     return Readiness.UNDECIDED if outcomes else Readiness.READY
+
+
+def packages_area(subject: Subject, outcomes: Sequence[Outcome]) -> Readiness:
+    """As `area`, but a few packages that a snapshot does not list do not leave the whole list undecided.
+
+    Decided is a list of which at least half of the packages with a version are known.
+    """
+    found = area(outcomes)
+    if found is not Readiness.UNDECIDED:
+        return found
+    bounded = [name for name, item in subject.wanted.items() if item.spec] or list(subject.wanted)
+    known = sum(name in subject.environment.packages for name in bounded)
+    return Readiness.READY if 2 * known >= len(bounded) else Readiness.UNDECIDED
 
 
 def attach(report: Report, outcome: ProfileOutcome) -> Report:
