@@ -23,6 +23,8 @@ COMMANDS = {
     "fix": "the smallest change of versions that makes an environment clean; apply it, undo it",
     "probe": "train tiny models under ZeRO and compare every update with plain torch",
     "profiles": "the projects it knows: list them, show what one needs",
+    "log": "say what a training log shows: loss 0.0, learning rate 0.0, NaN, skipped steps, and why",
+    "params": "say which parameters of a model are not loaded, not initialised, frozen or unreachable",
     "matrix": "list, show, lint or count the rules",
 }
 

@@ -13,6 +13,7 @@ from envcheck.matrix.database import load
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from envcheck.matrix.database import Matrix
     from envcheck.matrix.rule import Rule
@@ -48,7 +49,8 @@ def _lint(args: argparse.Namespace) -> int:
 
     try:
         matrix = load(args.matrices, cache=False)
-        problems = audit(list(matrix.rules()), matrix.kinds, matrix.uses)
+        rules = list(matrix.rules())
+        problems = audit(rules, matrix.kinds, matrix.uses) + _lint_signatures(matrix.folder, rules)
         problems += audit_profiles(matrix.folder, {patch.id for patch in load_patches(matrix.folder)})
         count = len(matrix)
     except InputError as error:
@@ -62,6 +64,16 @@ def _lint(args: argparse.Namespace) -> int:
             print(problem)
         print(f"{count} rules, {len(problems)} problems", file=sys.stderr)
     return int(ExitCode.FINDINGS if problems else ExitCode.OK)
+
+
+def _lint_signatures(folder: Path, rules: list[Rule]) -> list[str]:
+    from envcheck.forensics.diagnose import NORM_DIFFERS  # noqa: PLC0415 - only for lint
+    from envcheck.forensics.history import STEP_SKIPPED  # noqa: PLC0415 - only for lint
+    from envcheck.matrix import signature  # noqa: PLC0415 - only for lint
+    from envcheck.monitor.observation import Kind  # noqa: PLC0415 - only for lint
+
+    kinds = {kind.value for kind in Kind} | {NORM_DIFFERS, STEP_SKIPPED}
+    return signature.audit(signature.load(folder), frozenset(rule.id for rule in rules), frozenset(kinds))
 
 
 def _list(matrix: Matrix, args: argparse.Namespace) -> int:

@@ -81,24 +81,24 @@ def _rule(entry: Any, index: int, file: str, kinds: Mapping[str, str], top: Mist
     before = len(here.found)
     for key in entry.keys() - KEYS:
         here.add(f"unknown key `{key}`")
-    texts = {key: _text(entry, key, here) for key in TEXTS}
+    texts = {key: parse_text(entry, key, here) for key in TEXTS}
     _words(texts, here)
-    when = _table(entry, "when", here)
+    when = parse_table(entry, "when", here)
     for key in when.keys() - WHEN:
         here.at("when").add(f"unknown key `{key}`")
     rule = Rule(
         **texts,
-        packages=_packages(_table(when, "packages", here.at("when")), here.at("when.packages")),
-        settings=tuple(_list(when, "settings", here.at("when"), _setting)),
-        facts=_facts(_table(when, "facts", here.at("when")), kinds, here.at("when.facts")),
-        compare=tuple(_list(when, "compare", here.at("when"), _comparison)),
-        uses=tuple(_list(when, "uses", here.at("when"), _word)),
-        fix=tuple(_list(entry, "fix", here, _fix)),
-        evidence=tuple(_list(entry, "evidence", here, _evidence)),
+        packages=parse_packages(parse_table(when, "packages", here.at("when")), here.at("when.packages")),
+        settings=tuple(parse_list(when, "settings", here.at("when"), parse_setting)),
+        facts=_facts(parse_table(when, "facts", here.at("when")), kinds, here.at("when.facts")),
+        compare=tuple(parse_list(when, "compare", here.at("when"), _comparison)),
+        uses=tuple(parse_list(when, "uses", here.at("when"), parse_word)),
+        fix=tuple(parse_list(entry, "fix", here, _fix)),
+        evidence=tuple(parse_list(entry, "evidence", here, parse_evidence)),
         reviewed=str(entry.get("reviewed", "")),
         source_id=_source_ids(entry.get("source_id", ()), here),
-        matches=tuple(_list(entry, "matches", here, _example)),
-        clear=tuple(_list(entry, "clear", here, _example)),
+        matches=tuple(parse_list(entry, "matches", here, _example)),
+        clear=tuple(parse_list(entry, "clear", here, _example)),
         file=file,
     )
     _whole(rule, here)
@@ -128,7 +128,8 @@ def _words(texts: Mapping[str, str], here: Mistakes) -> None:
             here.add(f"`{key}` must be one of {', '.join(allowed)}, not `{texts[key]}`")
 
 
-def _text(entry: Mapping[str, Any], key: str, here: Mistakes) -> str:
+def parse_text(entry: Mapping[str, Any], key: str, here: Mistakes) -> str:
+    """The text under `key`, or an empty one."""
     value = entry.get(key, "")
     if not isinstance(value, str):
         here.add(f"`{key}` must be a text")
@@ -136,7 +137,8 @@ def _text(entry: Mapping[str, Any], key: str, here: Mistakes) -> str:
     return value
 
 
-def _table(entry: Mapping[str, Any], key: str, here: Mistakes) -> dict[str, Any]:
+def parse_table(entry: Mapping[str, Any], key: str, here: Mistakes) -> dict[str, Any]:
+    """The table under `key`, or an empty one."""
     value = entry.get(key, {})
     if not isinstance(value, dict):
         here.add(f"`{key}` must be a table")
@@ -144,9 +146,10 @@ def _table(entry: Mapping[str, Any], key: str, here: Mistakes) -> dict[str, Any]
     return value
 
 
-def _list(
+def parse_list(
     entry: Mapping[str, Any], key: str, here: Mistakes, parse: Callable[[Any, Mistakes], Any],
 ) -> Iterator[Any]:  # fmt: skip
+    """What `parse` makes of each item of the array under `key`."""
     value = entry.get(key, [])
     if not isinstance(value, list):
         here.add(f"`{key}` must be an array")
@@ -157,16 +160,18 @@ def _list(
             yield parsed
 
 
-def _packages(table: Mapping[str, Any], here: Mistakes) -> dict[str, str]:
+def parse_packages(table: Mapping[str, Any], here: Mistakes) -> dict[str, str]:
+    """Normalised name -> specifier set, `*` or `absent`."""
     for name, spec in table.items():
         if name != normalised(name):
             here.add(f"`{name}` is not a normalised name")
         if spec not in (ANY, ABSENT):
-            _check_specifier(spec, here.at(name))
+            check_specifier(spec, here.at(name))
     return {name: spec for name, spec in table.items() if isinstance(spec, str)}
 
 
-def _check_specifier(spec: Any, here: Mistakes) -> None:  # noqa: ANN401 - TOML values
+def check_specifier(spec: Any, here: Mistakes) -> None:  # noqa: ANN401 - TOML values
+    """Note a text that is no specifier set."""
     if not isinstance(spec, str) or not spec.strip():
         here.add("must be a specifier set such as `>=1.0,<2.0`")
         return
@@ -176,7 +181,8 @@ def _check_specifier(spec: Any, here: Mistakes) -> None:  # noqa: ANN401 - TOML 
         here.add(f"`{spec}` is not a specifier set")
 
 
-def _setting(item: Any, here: Mistakes) -> SettingCondition | None:  # noqa: ANN401 - TOML values
+def parse_setting(item: Any, here: Mistakes) -> SettingCondition | None:  # noqa: ANN401 - TOML values
+    """A condition on one setting."""
     if not isinstance(item, dict) or not isinstance(item.get("key"), str):
         here.add("must be a table with a `key`")
         return None
@@ -230,7 +236,7 @@ def _check_fact(kind: str, condition: str, here: Mistakes) -> None:
     if condition in (ABSENT, PRESENT):
         return
     if kind == "version":
-        _check_specifier(condition, here)
+        check_specifier(condition, here)
     if kind == "list" and condition.split(" ", 1)[0] not in ("contains", "lacks"):
         here.add("a list fact needs `contains X` or `lacks X`")
 
@@ -243,7 +249,8 @@ def _comparison(item: Any, here: Mistakes) -> Comparison | None:  # noqa: ANN401
     return Comparison(found[1], found[2], found[3])
 
 
-def _word(item: Any, here: Mistakes) -> str | None:  # noqa: ANN401 - TOML values
+def parse_word(item: Any, here: Mistakes) -> str | None:  # noqa: ANN401 - TOML values
+    """A kebab-case word."""
     if not isinstance(item, str) or not IDENTIFIER.fullmatch(item):
         here.add("must be a kebab-case word")
         return None
@@ -256,13 +263,14 @@ def _fix(item: Any, here: Mistakes) -> RuleFix | None:  # noqa: ANN401 - TOML va
     for kind in ("package", "setting", "fact"):
         if isinstance(item, dict) and item.keys() == {kind, "to"} and isinstance(item[kind], str):
             if kind == "package" and item["to"] != ABSENT:
-                _check_specifier(item["to"], here)
+                check_specifier(item["to"], here)
             return RuleFix(kind, item[kind], item["to"])
     here.add("must be { package, to }, { setting, to }, { fact, to } or { do }")
     return None
 
 
-def _evidence(item: Any, here: Mistakes) -> Evidence | None:  # noqa: ANN401 - TOML values
+def parse_evidence(item: Any, here: Mistakes) -> Evidence | None:  # noqa: ANN401 - TOML values
+    """Where a claim comes from."""
     if not isinstance(item, dict) or item.keys() != {"kind", "ref"} or not isinstance(item["ref"], str):
         here.add("must be { kind, ref }")
         return None
@@ -279,10 +287,10 @@ def _example(item: Any, here: Mistakes) -> Example | None:  # noqa: ANN401 - TOM
     for key in item.keys() - {"packages", "settings", "facts", "uses"}:
         here.add(f"unknown key `{key}`")
     return Example(
-        packages={key: str(value) for key, value in _table(item, "packages", here).items()},
-        settings=dict(_flat(_table(item, "settings", here))),
-        facts=dict(_flat(_table(item, "facts", here))),
-        uses=tuple(_list(item, "uses", here, _word)),
+        packages={key: str(value) for key, value in parse_table(item, "packages", here).items()},
+        settings=dict(_flat(parse_table(item, "settings", here))),
+        facts=dict(_flat(parse_table(item, "facts", here))),
+        uses=tuple(parse_list(item, "uses", here, parse_word)),
     )
 
 

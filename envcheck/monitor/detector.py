@@ -48,7 +48,10 @@ class Detector:
 
     def see(self, record: Record) -> None:
         """Take in one record without asking what is new: for streams that nobody waits for."""
-        self._ranks.setdefault(record.rank, _Series(self.run)).see(record)
+        series = self._ranks.get(record.rank)
+        if series is None:
+            series = self._ranks[record.rank] = _Series(self.run)
+        series.see(record)
         self._agreement.see(record)
         if record.survey:
             self._surveys.see(record)

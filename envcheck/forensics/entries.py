@@ -1,0 +1,185 @@
+"""Training logs as entries: Trainer lines, `trainer_state.json`, DeepSpeed's own lines, a monitor's file, own loops. Pure.
+
+One expression finds everything that matters in a stream of bytes, whatever stands around it (progress bars, prefixes that
+launchers put before a rank's lines, warnings), so that memory does not grow with the log.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator
+
+#: An entry that begins before the end of a chunk may reach so many bytes into the next one.
+LONGEST = 4096
+
+#: Every alternative begins with a literal, so that the search skips what cannot begin one.
+TOKEN = re.compile(
+    rb"\{[^{}]{2,4000}\}"
+    rb"|OVERFLOW!(?: Skipping step\. Gradients)?"
+    rb"|Current loss scale already at minimum"
+    rb"|tried to get lr value before"
+    rb"|step=(?P<step>\d+), skipped=(?P<skipped>\d+), lr=\[(?P<lr>[^\],]*)"
+    rb"|Total optimization steps = [\d,]+"
+    rb"|Gradient Accumulation steps = [\d,]+"
+    rb'|max_steps": \d+'
+    rb'|logging_steps": \d+'
+    rb"|oss(?P<between>\s{0,2}[:=]?\s{0,2})(?P<own>nan\b|-?inf\b|-?\d+(?:\.\d*)?(?:e[+-]?\d+)?)(?![\w/%])"
+)
+WORD = re.compile(rb"(?:^|[^A-Za-z0-9_/])[Ll]$")
+PAIR = re.compile(rb"""['"](\w+)['"]:\s*('[^']*'|"[^"]*"|[^,}\s]+)""")
+
+#: A Trainer line as nearly all are; the others are taken apart pair by pair.
+USUAL = re.compile(rb"\{'loss': ([\d.]+), 'grad_norm': ([\d.]+), 'learning_rate': ([\d.e-]+), 'epoch': [\d.]+\}")
+
+#: What launchers write before a line: torchrun `[default0]:` and `[rank0]:`, srun -l `0:`, mpirun `[1,0]<stdout>:`,
+#: ray `(worker pid=1)`, the DeepSpeed launcher over pdsh `node-1:`.
+PREFIX = re.compile(rb"\s*(\[(?:default|rank)\d+\]:|\d+:|\[\d+,\d+\](?:<\w+>)?:|\([\w ]+pid=[^)]*\)|[\w.-]+:)\s+$")
+EVALUATION = re.compile(rb"(?:eval|val|valid|validation|test|best|aux\w*)[ _-]*$", re.IGNORECASE)
+
+#: What DeepSpeed says when it skips a step: under fp16 (where it then lowers the loss scale), and from 0.19.8 on under bf16.
+OVERFLOW, BF16_SKIPPED = "overflow", "bf16 skipped"
+
+#: A warning or exception, by its first letter.
+MESSAGES = {b"C": "Current loss scale already at minimum", b"t": "lr asked for before the first step"}
+
+#: What facts are called in the log, and here.
+FACTS = {"Total optimization steps": "max_steps", "Gradient Accumulation steps": "accumulation", "max_steps": "max_steps",
+         "logging_steps": "logging_steps"}  # fmt: skip
+
+#: What other writers call the Trainer's names.
+NAMES = {b"loss": "loss", b"learning_rate": "lr", b"lr": "lr", b"grad_norm": "grad_norm", b"gradient_norm": "grad_norm",
+         b"step": "step", b"global_step": "step", b"logged_loss": "logged_loss", b"rank": "rank", b"lr_integer": "lr_integer",
+         b"skipped": "skipped", b"loss_scale": "loss_scale"}  # fmt: skip
+
+
+class Source(str, Enum):
+    """Who wrote an entry."""
+
+    TRAINER = "trainer"
+    DEEPSPEED = "deepspeed"
+    OWN = "own"
+    FACT = "fact"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One thing that the log says about training.
+
+    Attributes:
+        source: Who wrote it.
+        numbers: By name: `loss`, `lr`, `grad_norm`, `step`, `skipped`, `loss_scale`, or of a fact its name; None where the log
+            says None.
+        message: A warning or exception: `OVERFLOW`, `BF16_SKIPPED` or one of `MESSAGES`.
+        line: Its line, counted from 1.
+        prefix: What a launcher put before it, which tells ranks apart; or empty.
+        lr_integer: The learning rate is written as the integer 0.
+        quoted: The numbers are written as texts, as transformers 5 does.
+    """
+
+    source: Source
+    numbers: dict[str, float | None] = field(default_factory=dict)
+    message: str = ""
+    line: int = 0
+    prefix: str = ""
+    lr_integer: bool = False
+    quoted: bool = False
+
+
+def read(chunks: Iterable[bytes]) -> Iterator[Entry]:
+    """The entries of a log that comes in pieces of any size; constant memory."""
+    rest, line = b"", 1
+    for chunk in chunks:
+        buffer = rest + chunk
+        limit = max(len(buffer) - LONGEST, 0)
+        if not limit:
+            rest = buffer
+            continue
+        end, line = yield from _scan(buffer, limit, line)
+        rest = buffer[end:]
+    yield from _scan(rest, len(rest), line)
+
+
+def _scan(buffer: bytes, limit: int, line: int) -> Generator[Entry, None, tuple[int, int]]:
+    """The entries that begin before `limit`; returns where the next scan has to begin, and its line."""
+    end = counted = 0
+    for found in TOKEN.finditer(buffer):
+        start = found.start()
+        if start >= limit:
+            break
+        line += buffer.count(b"\n", counted, start)
+        counted, end = start, found.end()
+        entry = _entry(found, buffer)
+        if entry is not None:
+            entry.line = line
+            yield entry
+    end = max(end, limit)
+    return end, line + buffer.count(b"\n", counted, end)
+
+
+def _entry(found: re.Match[bytes], buffer: bytes) -> Entry | None:
+    token = found[0]
+    if token[:1] == b"{":
+        return _object(token, buffer, found.start())
+    if found["step"] is not None:
+        return Entry(Source.DEEPSPEED, {name: number(found[name]) for name in ("step", "skipped", "lr")})
+    if found["own"] is not None:
+        return _own(found, buffer)
+    if token.startswith((b"Total", b"Gradient", b"max_steps", b"logging_steps")):
+        name, _, value = token.replace(b'"', b"").replace(b":", b" =").partition(b" = ")
+        return Entry(Source.FACT, {FACTS[name.strip().decode()]: number(value.replace(b",", b""))})
+    if token.startswith(b"OVERFLOW"):
+        return Entry(Source.DEEPSPEED, message=BF16_SKIPPED if token.endswith(b"Gradients") else OVERFLOW)
+    return Entry(Source.DEEPSPEED, message=MESSAGES[token[:1]])
+
+
+def _object(token: bytes, buffer: bytes, start: int) -> Entry | None:
+    """A Trainer line, an element of `log_history`, or a line of JSON; None where it tells of no training step."""
+    if b"loss" not in token:
+        return None
+    usual = USUAL.fullmatch(token)
+    if usual is not None:
+        loss, norm, lr = usual.groups()
+        known: dict[str, float | None] = {"loss": float(loss), "grad_norm": float(norm), "lr": float(lr)}
+        return Entry(Source.TRAINER, known, prefix=_prefix(buffer, start), lr_integer=lr == b"0")
+    numbers: dict[str, float | None] = {}
+    integer = quoted = False
+    for key, value in PAIR.findall(token):
+        name = NAMES.get(key)
+        if name is not None:
+            integer = integer or (name == "lr" and value == b"0") or (name == "lr_integer" and value == b"true")
+            quoted = quoted or value[:1] in b"'\""
+            numbers[name] = number(value.strip(b"'\""))
+    if "loss" not in numbers and "logged_loss" not in numbers:
+        return None
+    return Entry(Source.TRAINER, numbers, prefix=_prefix(buffer, start), lr_integer=integer, quoted=quoted)
+
+
+def _own(found: re.Match[bytes], buffer: bytes) -> Entry | None:
+    """`loss 2.31` in a line of somebody's own loop, unless it is of an evaluation."""
+    before = buffer[max(found.start() - 24, 0) : found.start()]
+    if not found["between"] or not WORD.search(before) or EVALUATION.search(before[:-1]):
+        return None
+    return Entry(Source.OWN, {"loss": number(found["own"])}, prefix=_prefix(buffer, found.start()))
+
+
+def _prefix(buffer: bytes, start: int) -> str:
+    """What stands between the beginning of the line and the entry, where a launcher wrote it."""
+    if start == 0 or buffer[start - 1 : start] == b"\n":  # a line of its own, as nearly all are
+        return ""
+    head = buffer[max(start - 64, 0) : start]
+    head = head[max(head.rfind(b"\n"), head.rfind(b"\r")) + 1 :]
+    found = PREFIX.match(head) if head else None
+    return found[1].decode(errors="replace") if found else ""
+
+
+def number(text: bytes) -> float | None:
+    """A number as it is written: `nan` and `inf` are numbers; None for `None`, `null` and what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None

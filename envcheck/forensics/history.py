@@ -1,0 +1,271 @@
+"""The run behind a log: its entries as records for the monitor's detector, and what the detector does not keep. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from envcheck.forensics.entries import BF16_SKIPPED, OVERFLOW, Source
+from envcheck.matrix.signature import Sighting
+from envcheck.monitor.detector import Detector
+from envcheck.monitor.observation import Kind
+from envcheck.monitor.records import Record, Run
+from envcheck.monitor.series import groups_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from envcheck.forensics.entries import Entry
+    from envcheck.monitor.observation import Observation
+
+#: A kind of our own: DeepSpeed says that it skipped a bf16 step, or its norm is that of the step before.
+STEP_SKIPPED = "step-skipped"
+
+#: A norm written with fewer characters may repeat by chance.
+DIGITS = 10
+
+#: Points kept of each curve; when there are twice as many, every second one goes.
+POINTS = 512
+
+#: Lines among which a second node's copy of a line is looked for.
+COPIES = 8
+
+#: Norms kept from the beginning, to compare with another log's.
+HEAD = 200
+
+
+@dataclass(slots=True)
+class Curve:
+    """A thinned series of (line, loss, lr, norm): memory does not grow with the log."""
+
+    points: list[tuple[int, float | None, float | None, float | None]] = field(default_factory=list)
+    every: int = 1
+    seen: int = 0
+
+    def add(self, record: Record) -> None:
+        """Take in one record."""
+        if self.seen % self.every == 0:
+            self.points.append((record.step, record.logged_loss, record.lr, record.grad_norm))
+            if len(self.points) >= 2 * POINTS:
+                del self.points[1::2]
+                self.every *= 2
+        self.seen += 1
+
+
+@dataclass(slots=True)
+class Side:
+    """The lines of one kind of writer: the Trainer's, or an own loop's.
+
+    Attributes:
+        lines: Lines with a loss.
+        ranks: Launcher prefix -> rank, in the order they appear.
+        steps: Lines so far, by rank.
+        bad_norms: What the gradient norm was on lines whose loss is 0 or not finite: words of `norm_word`, counted.
+        losses: First and last finite loss.
+        lr: Lowest and highest learning rate.
+        norms: Lowest and highest finite norm.
+        head: The first lines' (loss, norm), for a comparison.
+        first_lr_zero: The learning rate of the first line is 0.
+        quoted: Numbers are written as texts.
+        norm_seen: Some line has a gradient norm.
+    """
+
+    detector: Detector
+    lines: int = 0
+    ranks: dict[str, int] = field(default_factory=dict)
+    steps: dict[int, int] = field(default_factory=dict)
+    bad_norms: Counter[str] = field(default_factory=Counter)
+    losses: list[float] = field(default_factory=list)
+    lr: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    head: list[tuple[float | None, float | None]] = field(default_factory=list)
+    first_lr_zero: bool = False
+    quoted: bool = False
+    norm_seen: bool = False
+    curve: Curve = field(default_factory=Curve)
+    recent: deque[tuple[float | None, ...]] = field(default_factory=lambda: deque(maxlen=COPIES))
+    previous_norm: float | None = None
+    previous_loss: float | None = None
+    stale: int = 0
+    stale_now: bool = False
+
+    def take(self, record: Record) -> None:
+        """Take in one line."""
+        self.lines += 1
+        self.detector.see(record)
+        self.curve.add(record)
+        loss, lr, norm = record.logged_loss, record.lr, record.grad_norm
+        if loss is not None and math.isfinite(loss) and loss != 0:
+            self.losses = [self.losses[0] if self.losses else loss, loss]
+        else:
+            self.bad_norms[norm_word(norm, self.previous_norm)] += 1
+        if lr is not None:
+            self.first_lr_zero = lr == 0 if self.lines == 1 else self.first_lr_zero
+            self.lr = _span(self.lr, lr)
+        if norm is not None:
+            self.norm_seen = True
+            self.norms = _span(self.norms, norm) if math.isfinite(norm) else self.norms
+        self._see_stale(loss, norm)
+        self.previous_norm, self.previous_loss = norm, loss
+        if len(self.head) < HEAD:
+            self.head.append((loss, norm))
+
+    def _see_stale(self, loss: float | None, norm: float | None) -> None:
+        """Count a norm that repeats the one before to the last digit under another loss: that of a step that was skipped."""
+        self.stale_now = bool(norm) and norm == self.previous_norm and loss != self.previous_loss and len(repr(norm)) > DIGITS
+        self.stale += self.stale_now and groups_of(norm or 0.0) is None
+
+    def copied(self, entry: Entry) -> bool:
+        """Is it the line of another node, which says the same? A line that says 0 or NaN may rightly repeat."""
+        found = entry.numbers
+        loss = found.get("loss")
+        numbers = (loss, found.get("lr"), found.get("grad_norm"))
+        again = bool(loss) and math.isfinite(loss or math.nan) and numbers in self.recent
+        self.recent.append(numbers)
+        return again
+
+
+def _span(span: list[float], value: float) -> list[float]:
+    if not span:
+        return [value, value]
+    if value < span[0]:
+        span[0] = value
+    elif value > span[1]:
+        span[1] = value
+    return span
+
+
+def norm_word(norm: float | None, previous: float | None) -> str:
+    """The gradient norm of a line whose loss is bad, in a word."""
+    if norm is None:
+        return "absent"
+    if norm == 0:
+        return "zero"
+    if not math.isfinite(norm):
+        return "non-finite"
+    if norm == previous and groups_of(norm) is None:
+        return "stale"
+    return "sentinel" if groups_of(norm) else "finite"
+
+
+class History:
+    """Takes entries in order; at the end says what was seen.
+
+    Args:
+        run: What is known of the run from elsewhere.
+    """
+
+    def __init__(self, run: Run | None = None) -> None:
+        self.run = run or Run()
+        self.facts: dict[str, float] = {}
+        self.sides = {source: Side(Detector(self.run)) for source in (Source.TRAINER, Source.OWN)}
+        self.overflows = 0
+        self.last_overflow = 0
+        self.overflow_ended = False
+        self.deepspeed: dict[str, float] = {}
+        self.messages: Counter[str] = Counter()
+
+    def see(self, entries: Iterable[Entry]) -> None:
+        """Take in entries."""
+        for entry in entries:
+            if entry.source is Source.FACT:
+                self.facts.update((name, value) for name, value in entry.numbers.items() if value is not None)
+            elif entry.source is Source.DEEPSPEED:
+                self._see_deepspeed(entry)
+            else:
+                self._see_line(entry)
+
+    def _see_deepspeed(self, entry: Entry) -> None:
+        """A line of DeepSpeed's: an overflow counts for the next line with a loss."""
+        self.deepspeed.update((name, value) for name, value in entry.numbers.items() if value is not None)
+        if not entry.message:
+            return
+        self.messages[entry.message] += 1
+        if entry.message in (OVERFLOW, BF16_SKIPPED):
+            self.overflows += 1
+            return
+        for side in self.sides.values():
+            side.detector.see(Record(step=side.lines, message=entry.message, line=entry.line))
+
+    def _see_line(self, entry: Entry) -> None:
+        side = self.sides[entry.source]
+        if entry.source is Source.TRAINER and side.copied(entry) and not entry.prefix:
+            return
+        rank = side.ranks.setdefault(entry.prefix, len(side.ranks))
+        step = side.steps[rank] = side.steps.get(rank, 0) + 1
+        numbers = entry.numbers
+        known = numbers.get("step")
+        overflow = self.overflows > self.last_overflow if self.overflows else None
+        self.last_overflow, self.overflow_ended = self.overflows, bool(overflow)
+        side.quoted = side.quoted or entry.quoted
+        skipped = numbers.get("skipped")
+        record = Record(
+            step=int(known) if known else step, rank=rank, logged_loss=numbers.get("logged_loss", numbers.get("loss")),
+            lr=numbers.get("lr"), lr_integer=entry.lr_integer, grad_norm=numbers.get("grad_norm"),
+            loss_scale=numbers.get("loss_scale"), skipped=int(skipped) if skipped is not None else None,
+            overflow=overflow, line=entry.line,
+        )  # fmt: skip
+        if rank:
+            side.detector.see(record)
+        else:
+            side.take(record)
+
+    @property
+    def side(self) -> Side:
+        """The lines that are judged: the Trainer's where there are any."""
+        trainer = self.sides[Source.TRAINER]
+        return trainer if trainer.lines else self.sides[Source.OWN]
+
+    def observations(self) -> tuple[Observation, ...]:
+        """What was seen; a bad loss also says what the norm was on its lines (`values["norm"]`)."""
+        side = self.side
+        words = [word for word, _ in side.bad_norms.most_common()]
+        norm = words[0] if len(words) == 1 else "mixed" if words else "absent"
+        return tuple(
+            replace(one, values={**one.values, "norm": norm}) if one.kind in (Kind.LOSS_ZERO, Kind.LOSS_NON_FINITE) else one
+            for one in side.detector.finish()
+        )
+
+    def extra(self) -> list[tuple[Sighting, str]]:
+        """What only the log's text tells, with a sentence each: steps that were skipped."""
+        count, stale = self.messages[BF16_SKIPPED], self.side.stale
+        if count:
+            last = self.overflows > self.last_overflow or self.overflow_ended
+            text = f"DeepSpeed says that it skipped {_steps(count)} with non-finite gradients"
+            return [(Sighting(STEP_SKIPPED, until_end=last, count=count), text)]
+        if stale:
+            text = f"the gradient norm repeats that of the line before to the last digit in {stale} of {self.side.lines} lines"
+            return [(Sighting(STEP_SKIPPED, until_end=self.side.stale_now, count=stale), text)]
+        return []
+
+    def summary(self) -> dict[str, Any]:
+        """What the log holds, as plain data."""
+        side = self.side
+        source = Source.TRAINER if side is self.sides[Source.TRAINER] else Source.OWN
+        return {
+            "lines": side.lines, "source": source.value, "ranks": max(len(side.steps), 1), "overflows": self.overflows,
+            "loss": _plain(side.losses), "learning_rate": _plain(side.lr), "grad_norm": _plain(side.norms), **self.facts,
+        }  # fmt: skip
+
+
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count} steps"
+
+
+def _plain(values: list[float]) -> list[float | str]:
+    return [value if math.isfinite(value) else repr(value) for value in values]
+
+
+def healthy(history: History) -> str:
+    """One sentence on a log in which nothing is wrong."""
+    side = history.side
+    parts = [f"{side.lines} lines"]
+    if side.losses:
+        parts.append(f"loss {side.losses[0]:.4g} to {side.losses[-1]:.4g}")
+    if side.lr:
+        parts.append(f"learning rate {side.lr[0]:.3g} to {side.lr[1]:.3g}")
+    if side.norms:
+        parts.append(f"gradient norm {side.norms[0]:.3g} to {side.norms[1]:.3g}")
+    return f"healthy: {', '.join(parts)}"
