@@ -148,6 +148,11 @@ def read_context(args: argparse.Namespace, matrix: Matrix) -> tuple[Context, Stu
     return Context(environment, matrix, studied.settings if studied else read_settings(args)), studied
 
 
+def settings_for(args: argparse.Namespace, training: Training | None, environment: Environment, matrix: Matrix) -> Settings:
+    """The settings that the options give, for commands that say nothing of the files themselves."""
+    return study(training, environment, matrix).settings if training else read_settings(args)
+
+
 def read_training(args: argparse.Namespace) -> Training | None:
     """What is known of the run beyond single settings; None where no file and no command is given."""
     if not (args.ds_config or args.training_args or args.training_args_cmd):

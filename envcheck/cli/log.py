@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from envcheck.cli.check import add_settings_options, read_deepspeed, read_environment, read_settings
+from envcheck.cli.check import add_settings_options, read_training, settings_for
 from envcheck.cli.console import add_report_options, emit
+from envcheck.cli.inputs import read_environment
 from envcheck.errors import InputError, UsageError
 from envcheck.findings import Report, Skip, StackRow, sort_findings
 from envcheck.matrix.database import load
@@ -65,9 +66,10 @@ def build_report(args: argparse.Namespace) -> Report:
     from envcheck.forensics import diagnose  # noqa: PLC0415 - not for --help
     from envcheck.matrix import signature  # noqa: PLC0415 - not for --help
 
-    settings = read_settings(args, read_deepspeed(args.ds_config) if args.ds_config else None)
+    training = read_training(args)
     environment = read_environment(args) if args.python or args.snapshot else Environment()
     matrix = load(args.matrices)
+    settings = settings_for(args, training, environment, matrix)
     signatures = signature.load(matrix.folder)
     history = read_history(args.log, settings)
     seen = history.observations()

@@ -1,0 +1,1 @@
+"""A model's parameters before training: loaded, initialised, trainable, reachable."""

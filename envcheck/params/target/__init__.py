@@ -1,0 +1,1 @@
+"""Runs in the target interpreter; imports nothing of envcheck."""

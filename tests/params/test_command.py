@@ -1,0 +1,107 @@
+"""The command: with no torch, and (slow) with a real one on the case that motivated it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envcheck.cli.main import main
+from tests.params.files import sharded
+from tests.probe.targets import target
+
+HERE = Path(__file__).parent
+
+
+def call(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict[str, Any]]:
+    code = main(["params", *options, "--format", "json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def model_folder(folder: Path) -> Path:
+    sharded(folder, {"a.safetensors": {"x.weight": (2, 3)}})
+    (folder / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    return folder
+
+
+def bare(folder: Path) -> str:
+    """A venv without torch."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    return str(folder)
+
+
+def test_no_torch_is_exit_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = call(capsys, "--model", str(model_folder(tmp_path / "m")), "--python", bare(tmp_path / "venv"))
+    assert code == 3
+    assert any("torch" in skip["reason"] for skip in found["skipped"])
+
+
+def test_a_damaged_checkpoint_is_an_error_without_torch_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / "a.safetensors").write_bytes(b"version https://git-lfs")
+    code, found = call(capsys, "--model", str(folder), "--python", bare(tmp_path / "venv"))
+    assert code == 1
+    assert [one["id"] for one in found["findings"]] == ["params-checkpoint-broken"]
+
+
+def test_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["params", "--model", str(tmp_path)]) == 2
+    assert main(["params", "--model", "a:b", "--checkpoint", str(tmp_path / "absent")]) == 2
+    assert main(["params", "--model", "a:b", "--python", str(tmp_path / "absent")]) == 2
+    assert main(["params", "--model", "a:b", "--timeout", "0"]) == 2
+    assert "absent" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("composed")
+    env = {**os.environ, "DS_ACCELERATOR": "cpu"}
+    subprocess.run([target("0.16.9"), str(HERE / "composed.py"), str(folder)], check=True, env=env, timeout=300)
+    return folder
+
+
+#: Function -> what must be found at or above a warning.
+CASES = {
+    "whole": set[str](),
+    "extended_by_hand": set[str](),
+    "extended_frozen": {"params-missing-and-frozen"},
+    "extended_huge": {"params-missing", "params-suspicious"},
+    "extended_zero": {"params-missing", "params-suspicious"},
+    "blind": {"params-unreachable"},
+    "nothing_trainable": {"params-nothing-trainable"},
+    "mixed": {"params-dtype-mix"},
+    "poisoned": {"params-not-finite", "params-loss-not-finite", "params-gradient-not-finite"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("function", CASES)
+def test_each_fault_of_a_composed_model(
+    function: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COMPOSED", str(home))
+    monkeypatch.chdir(HERE)
+    _, found = call(capsys, "--model", f"composed:{function}", "--checkpoint", str(home), "--python", target("0.16.9"))
+    assert {one["id"] for one in found["findings"] if one["severity"] != "info"} == CASES[function]
+    assert not [skip for skip in found["skipped"] if skip["check"] != "values"]
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_tied_weights_and_a_crash(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPOSED", str(home))
+    monkeypatch.chdir(HERE)
+    python = target("0.16.9")
+    code, found = call(capsys, "--model", str(home / "tied"), "--python", python)
+    assert (code, found["findings"]) == (0, [])
+    _, found = call(capsys, "--model", "composed:untied", "--checkpoint", str(home / "tied"), "--python", python)
+    assert [one["id"] for one in found["findings"]] == ["params-tie-broken"]
+    code, found = call(capsys, "--model", "composed:crash", "--python", python)
+    assert code == 3
+    assert "SIGABRT" in found["skipped"][0]["reason"]
