@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ def add_comparison_options(parser: argparse.ArgumentParser) -> None:
     """What the environment is held against, beside the matrix."""
     group = parser.add_argument_group("comparison")
     group.add_argument("--profile", metavar="NAME", help="also hold it against a project's needs (`envcheck profiles`)")
+    group.add_argument("--lock", metavar="FILE", help="also hold it against a `pylock.toml` or hashed requirements")
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +92,9 @@ def run(args: argparse.Namespace) -> int:
     if args.deep:
         deep, skipped = deep_outcomes(args, context)
         more, unseen = more + deep, unseen + skipped
+    if args.lock:
+        held, skipped = lock_outcomes(args, context)
+        more, unseen = more + held, unseen + skipped
     extra = {"effective": [row._asdict() for row in studied.effective]} if studied else {}
     if profile:
         found, complete = hold_profile(context, profile, deep)
@@ -110,6 +115,31 @@ def deep_outcomes(args: argparse.Namespace, context: Context) -> tuple[list[Find
         raise UsageError("`--deep` reads installed files, and a snapshot has none", hints=("give `--python` instead",))
     with progress() as say:
         return run_deep(context, args.python, say)
+
+
+def lock_outcomes(args: argparse.Namespace, context: Context) -> tuple[list[Finding], list[Skip]]:
+    """In what the environment differs from the lock; pip is asked too where there is an environment to ask in.
+
+    Raises:
+        InputError: The lock is not readable.
+    """
+    from envcheck.checks.lock import check_lock, compare_with_pip  # noqa: PLC0415 - only with --lock
+    from envcheck.resolve.lockfile import read_lock  # noqa: PLC0415 - likewise
+
+    lock = read_lock(args.lock)
+    environment = context.environment
+    if args.snapshot:
+        outcomes = list(check_lock(context, lock, None))
+    else:
+        from envcheck.facts.interpreter import locate  # noqa: PLC0415 - as above
+        from envcheck.facts.origins import read_origins  # noqa: PLC0415 - as above
+        from envcheck.facts.pip_view import pip_versions  # noqa: PLC0415 - as above
+
+        python = locate(args.python) if args.python else sys.executable
+        seen = pip_versions(python) if "pip" in environment.packages else "this environment has no pip"
+        outcomes = [*check_lock(context, lock, read_origins(environment)), *compare_with_pip(environment, seen)]
+    findings = [item for item in outcomes if isinstance(item, Finding)]
+    return findings, [item for item in outcomes if isinstance(item, Skip)]
 
 
 def read_profile(name: str, folder: Path) -> Profile:

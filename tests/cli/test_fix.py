@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from envcheck.cli.main import main
+from envcheck.facts.pip_view import pip_versions
 from envcheck.resolve.restore import home
 from tests.probe.targets import make
 from tests.resolve.matrices import matrix_folder, rule_text
@@ -207,6 +208,21 @@ def test_pip_installs_and_it_is_undone(bench: Bench, tmp_path: Path, capsys: pyt
     assert said.stdout == "1.0\n"
     assert main([*words, "--undo"]) == 0
     assert tree(tmp_path / "env") == before
+    pytest.importorskip("pip_api")
+    lock = tmp_path / "lock.txt"
+    lock.write_text("alpha==1.2\nbeta==1.5\n")
+    capsys.readouterr()
+    assert main(["check", *words[1:5], "--lock", str(lock), "--format", "json"]) == 0
+    report = data(capsys)
+    assert "pip's own view" not in [item["check"] for item in report["skipped"]]  # type: ignore[attr-defined]
+    found = pip_versions(str(python))
+    assert isinstance(found, dict)
+    assert found["alpha"] == "1.2"
+
+
+def test_an_environment_without_pip_is_not_asked(bench: Bench) -> None:
+    pytest.importorskip("pip_api")
+    assert pip_versions(str(bench.python)) == "this environment has no pip"
 
 
 @pytest.mark.slow
