@@ -20,7 +20,7 @@ def dot(left: Vector, right: Vector) -> float:
 
 
 def gradients(shape: Shape, seed: int, length: int = 40) -> list[Vector]:
-    source = random.Random(seed)
+    source = random.Random(seed)  # noqa: S311 - not a secret
     return [[source.gauss(0, 1) for _ in range(length)] for _ in range(shape.count + shape.earlier)]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +76,17 @@ def test_a_rank_that_dies_or_hangs_for_real_is_named_and_the_rest_is_run() -> No
     assert [one.kind for one in found.results] == [Kind.EQUAL, Kind.HUNG, Kind.EQUAL, Kind.HUNG]
     died = probe("0.19.8", [one], PYTHONPATH=path, ENVCHECK_FAULTS="die").results[0]
     assert died.text == "crashed: rank 1 ended by SIGSEGV in `step 1: optimizer step`"
+
+
+def test_neither_a_compiler_nor_a_free_port_is_needed() -> None:
+    offloaded = spec.scenario("engine", "mlp-frozen", 2, "bf16", 3, "offload", offload_optimizer={"device": "cpu"})
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # somebody else has it: as good
+            taken.bind(("127.0.0.1", 29500))
+            taken.listen()
+        found = probe("0.19.8", [spec.scenario("engine", "mlp", 2, "fp32", 3), offloaded], PATH="/nowhere")
+    assert set(verdicts(found).values()) == {"equal"}
+    assert any("deepspeed_shm_comm is not built" in change for change in found.changes)
 
 
 def test_fifty_clean_seeds_over_the_dtypes_give_no_alarm() -> None:

@@ -24,7 +24,7 @@ FIRST, SECOND, SIZE = 444, 600, 144
 class Patcher(importlib.abc.MetaPathFinder):
     """Lets DeepSpeed import as usual, then wraps its `initialize`."""
 
-    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:  # noqa: ARG002 - the protocol's arguments
         if name != "deepspeed":
             return None
         sys.meta_path.remove(self)

@@ -29,7 +29,7 @@ class Steps:
         if self.reference is not None:
             found, losses, noise = self.reference.gradients(before, batches)
             rate = float(seen.get("lr") or 0.0)
-            divisor = rate if rate else 1.0
+            divisor = rate or 1.0
             observed = {"update": {name: (before[name].double() - after[name].double()) / divisor for name in before}}
             if grads is not None:
                 observed["grad"] = grads
@@ -92,7 +92,7 @@ def _train(context: Any, scenario: Dict[str, Any], engine: Any, steps: Steps, vo
         seen["rough"] = sorted(rough)
         context.journal.doing(f"step {step + 1}: read parameters after it")
         after = observe.parameters(engine, steps.names, scenario["stage"])
-        if scenario["stage"] != 3:
+        if scenario["stage"] != observe.PARTITIONED:
             seen["digest"] = observe.digest(engine.module)
         everything = []
         if context.rank == 0:
@@ -109,11 +109,11 @@ def _batches(scenario: Dict[str, Any], vocabulary: int, step: int, rank: int) ->
 
 
 def _one_step(
-    context: Any,
+    context: Any,  # noqa: ANN401
     scenario: Dict[str, Any],
-    engine: Any,
+    engine: Any,  # noqa: ANN401
     batches: List[models.Batch],
-    step: int,  # noqa: ANN401
+    step: int,
     names: List[str],
 ) -> Dict[str, Any]:
     """Forward and backward for every micro-batch, then the step; returns what the engine says of it."""
@@ -149,8 +149,10 @@ def _one_step(
 
 
 def _gradients_readable(scenario: Dict[str, Any]) -> bool:
-    """False under round_robin_gradients: `safe_get_full_grad` of 0.17.5 to 0.19.8 takes another parameter's fragment there, raises on
-    one rank alone and so leaves the ranks in different collectives. The updates decide without it.
+    """False under round_robin_gradients, where the updates decide alone.
+
+    `safe_get_full_grad` of 0.17.5 to 0.19.8 takes another parameter's fragment there, raises on one rank alone and so leaves the
+    ranks in different collectives.
     """
     return not scenario["config"].get("zero_optimization", {}).get("round_robin_gradients")
 

@@ -21,7 +21,7 @@ class Journal:
         self.scenario = ""
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115, PTH123 - open for the life of the process
 
-    def write(self, event: str, **fields: Any) -> None:
+    def write(self, event: str, **fields: Any) -> None:  # noqa: ANN401 - JSON values
         """One line: the event, when, the scenario, and the given plain values."""
         record = {"event": event, "time": round(time.time(), 3), "scenario": self.scenario}
         record.update(fields)

@@ -132,6 +132,7 @@ def _meet(context: Context, request: Dict[str, Any]) -> Any:  # noqa: ANN401 - a
     torch.set_num_threads(1)
     if request.get("scenarios"):
         _without_shared_memory_op(context)
+        _without_compiled_muon(context, request)
     context.journal.doing("join the process group")
     store = dist.FileStore(request["rendezvous"], context.world_size)
     backend = "gloo"
@@ -161,6 +162,28 @@ def _without_shared_memory_op(context: Context) -> None:
 
     accelerator.create_op_builder = create
     context.journal.write("change", change="the op deepspeed_shm_comm is not built; collectives go through torch.distributed")
+
+
+def _without_compiled_muon(context: Context, request: Dict[str, Any]) -> None:
+    """Import DeepSpeed's Muon with `torch.compile` switched off, unless a scenario uses it.
+
+    DeepSpeed imports it at its first start only to list its optimizers; its decorators load the whole compiler, which costs as
+    much as all scenarios.
+    """
+    import torch
+
+    kinds = [(item["config"].get("optimizer") or {}).get("type", "") for item in request["scenarios"]]
+    if any(str(kind).lower() == "muon" for kind in kinds) or not hasattr(torch, "compile"):
+        return
+    real = torch.compile
+    torch.compile = lambda function=None, **_: function or (lambda given: given)
+    try:
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+    except ImportError:
+        return  # a release without Muon, or with it elsewhere
+    finally:
+        torch.compile = real
+    context.journal.write("change", change="DeepSpeed's Muon optimizer, which no scenario uses, is imported uncompiled")
 
 
 def _scenarios(context: Context, request: Dict[str, Any], store: Any) -> int:  # noqa: ANN401

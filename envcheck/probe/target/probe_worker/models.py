@@ -57,7 +57,7 @@ class WithProjector(nn.Module):
         hidden = self.projector(self.language_model.get_input_embeddings()(input_ids))
         return self.language_model(inputs_embeds=hidden, labels=labels, **more)
 
-    def gradient_checkpointing_enable(self, **options: Any) -> None:
+    def gradient_checkpointing_enable(self, **options: Any) -> None:  # noqa: ANN401 - the model's own options
         """Hand the Trainer's request on."""
         self.language_model.gradient_checkpointing_enable(**options)
 
@@ -80,7 +80,7 @@ def tiny_llama(tied: bool) -> nn.Module:
         eos_token_id=2,
         pad_token_id=0,
     )
-    config._attn_implementation = "eager"
+    config._attn_implementation = "eager"  # noqa: SLF001 - older releases have no public name
     model: nn.Module = LlamaForCausalLM(config)
     return model
 
@@ -179,5 +179,5 @@ def loss_of(output: Any) -> torch.Tensor:  # noqa: ANN401 - whatever a model ret
     """The loss in a model's answer: the answer, its `loss`, or its first element."""
     if isinstance(output, torch.Tensor):
         return output
-    loss = output.loss if hasattr(output, "loss") else output[0]
+    loss: torch.Tensor = output.loss if hasattr(output, "loss") else output[0]
     return loss

@@ -10,6 +10,9 @@ from torch import nn
 
 Named = Dict[str, torch.Tensor]
 
+#: The stage that partitions the parameters themselves.
+PARTITIONED = 3
+
 
 def trainable(module: nn.Module) -> List[str]:
     """Names of the parameters that are to be trained; asked before DeepSpeed sees the model."""
@@ -28,7 +31,7 @@ def parameters(engine: Any, names: List[str], stage: int, rough: Optional[Set[st
     for name, parameter in engine.module.named_parameters():
         if name in names:
             value = _full(read, parameter, stage, masters)
-            if value is None or (stage != 3 and not _same(value, parameter)):
+            if value is None or (stage != PARTITIONED and not _same(value, parameter)):
                 value = parameter
                 if rough is not None:
                     rough.add(name)
@@ -72,15 +75,15 @@ def _same(master: torch.Tensor, parameter: nn.Parameter) -> bool:
 
 
 def _full(
-    read: Any,
+    read: Any,  # noqa: ANN401
     parameter: nn.Parameter,
     stage: int,
-    masters: Dict[int, torch.Tensor],  # noqa: ANN401
+    masters: Dict[int, torch.Tensor],
 ) -> Optional[torch.Tensor]:
     if id(parameter) in masters:
         return masters[id(parameter)]
     value = read(parameter) if read is not None else None
-    if value is None and stage == 3:
+    if value is None and stage == PARTITIONED:
         import deepspeed
 
         with deepspeed.zero.GatheredParameters([parameter]):

@@ -29,8 +29,9 @@ class Reference:
         self.relative: Dict[str, float] = {}
 
     def gradients(self, values: Named, batches: List[Batch]) -> Tuple[List[Named], List[float], Dict[str, float]]:
-        """Gradients and losses of every batch at `values` (rounded to the dtype), and the rounding error of each
-        parameter's mean gradient (a norm).
+        """Gradients and losses of every batch, and the rounding error of each parameter's mean gradient (a norm).
+
+        `values` are rounded to the dtype.
 
         A gradient is flat float64; a parameter without one has zeros.
         """

@@ -90,7 +90,7 @@ def arguments(context: Any, scenario: Dict[str, Any]) -> Dict[str, Any]:  # noqa
     wanted = dict(scenario["training_args"])
     wanted.update(OURS)
     wanted.update(
-        output_dir=os.path.join(context.scratch, "trainer"),
+        output_dir=f"{context.scratch}/trainer",
         max_steps=scenario["steps"],
         per_device_train_batch_size=scenario["micro_batch"],
         gradient_accumulation_steps=scenario["accumulation"],
@@ -194,7 +194,7 @@ class _Watch:
         """Keep the raw loss, before the Trainer filters it."""
         self.losses.append(float(models.loss_of(output).detach()))
 
-    def begin(self, state: Any) -> None:  # noqa: ANN401
+    def begin(self) -> None:
         """A step begins."""
         engine = self.trainer.deepspeed
         self.batches, self.losses = [], []
@@ -203,7 +203,7 @@ class _Watch:
         self.before = observe.parameters(engine, self.steps.names, self.scenario["stage"], self.rough)
         self.lr = float(engine.optimizer.param_groups[0]["lr"])
 
-    def end(self, state: Any) -> None:  # noqa: ANN401
+    def end(self) -> None:
         """A step ended: read, share the batches, compare."""
         engine = self.trainer.deepspeed
         self.context.journal.doing(f"step {self.stepped + 1}: read parameters after it")
@@ -219,7 +219,7 @@ class _Watch:
             "overflow": bool(getattr(engine.optimizer, "overflow", False)),
             "loss_scale": float(getattr(engine.optimizer, "loss_scale", 1.0) or 1.0),
         }
-        if self.scenario["stage"] != 3:
+        if self.scenario["stage"] != observe.PARTITIONED:
             seen["digest"] = observe.digest(engine.module)
         everything = self._everything()
         assert self.before is not None  # noqa: S101 - begin() came first
@@ -246,10 +246,10 @@ def _watcher_class() -> Any:  # noqa: ANN401 - a class, made here since transfor
         """Hands the Trainer's events on."""
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # noqa: ANN401, ARG002
-            self.begin(state)
+            self.begin()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # noqa: ANN401, ARG002
-            self.end(state)
+            self.end()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:  # noqa: ANN401, ARG002
             plain = {key: value for key, value in (logs or {}).items() if isinstance(value, (int, float))}
