@@ -160,6 +160,7 @@ class Locking:
 
     Attributes:
         python: The Python to solve for, where the profile admits several.
+        platform: uv's name of the platform to solve for, where wheels need a newer glibc than uv assumes.
         left_out: Packages that are put in after the lock.
         stand_ins: Requirements that take the place of left-out ones while solving.
         note: What to know of the lock.
@@ -168,6 +169,7 @@ class Locking:
     """
 
     python: str = ""
+    platform: str = ""
     left_out: tuple[LeftOut, ...] = ()
     stand_ins: tuple[str, ...] = ()
     note: str = ""

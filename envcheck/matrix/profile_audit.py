@@ -49,7 +49,7 @@ def audit_profile(profile: Profile, patches: AbstractSet[str]) -> Iterator[str]:
 
 def _needs(profile: Profile) -> Iterator[str]:
     for need in profile.needs:
-        if not need.source and not need.inferred and not (need.what == "gpus" and need.at_least == "1"):
+        if not need.source and not need.inferred:
             yield f"needs.{need.what}: has no `source` and is not `inferred`"
         if need.at_most and not need.torch_cuda:
             yield f"needs.{need.what}: `at_most` needs the `torch_cuda` of the build it speaks of"

@@ -60,6 +60,7 @@ class LockRequest:
         constraints: Bounds that install nothing.
         build_constraints: Bounds on what builds source distributions.
         left_out: What the lock cannot hold, and what to do about it.
+        platform: uv's name of the platform to solve for, or an empty string for the machine's own.
         note: What to know of the lock; may be empty.
         refused: Why there can be no lock; empty where there can.
     """
@@ -70,6 +71,7 @@ class LockRequest:
     constraints: tuple[str, ...]
     build_constraints: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
+    platform: str = ""
     note: str = ""
     refused: str = ""
 
@@ -160,6 +162,7 @@ def lock_request(profile: Profile) -> LockRequest:
         constraints=tuple(item.spec for item in profile.bounds),
         build_constraints=profile.build,
         left_out=profile.lock.left_out,
+        platform=profile.lock.platform,
         note=profile.lock.note,
     )
 

@@ -10,6 +10,7 @@ import pytest
 from envcheck.checks.context import Context
 from envcheck.checks.profile.packages import breaks
 from envcheck.checks.profile.steps import Done
+from envcheck.checks.profile.subject import evidence
 from envcheck.checks.profile.verdict import Readiness, attach, hold_against
 from envcheck.facts.model import Distribution, Environment
 from envcheck.findings import Finding, Report, Severity
@@ -43,6 +44,22 @@ def copied_files(deep: list[Finding] | None) -> tuple[Done, list[str]]:
 )
 def test_replaced_files_are_seen_by_the_deep_checks_alone(deep: list[Finding] | None, state: Done, ids: list[str]) -> None:
     assert copied_files(deep) == (state, ids)
+
+
+@pytest.mark.parametrize(
+    ("source", "kinds"),
+    [
+        ("", []),
+        ("import check 2026-11-24 (CPU, packages from PyPI)", ["docs"]),
+        ("NVlabs/VILA#217; import check 2026-11-24 (CPU, packages from PyPI)", ["issue"]),
+        ("zai-org/GLM-V#224, zai-org/GLM-V#178, https://docs.vllm.ai/x/", ["issue", "issue", "docs"]),
+        ("trl wheels 0.19.1 to 0.29.1 read 2026-11-24; huggingface/alignment-handbook@925acdf:scripts", ["docs", "code"]),
+    ],
+)
+def test_sources_become_evidence_one_by_one(source: str, kinds: list[str]) -> None:
+    found = evidence(source)
+    assert [item.kind for item in found] == kinds
+    assert all(item.ref for item in found)
 
 
 CONFLICT = Finding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from envcheck.findings import Finding
     from envcheck.matrix.profile import Profile
     from envcheck.matrix.profile_requirements import Wanted
+
+
+#: Where one reference ends and the next begins: `owner/repo#1, owner/repo@commit:path; https://...`.
+BETWEEN = re.compile(r"[;,]\s+(?=[\w.-]+/[\w.-]+[@#]|https://)")
+
+ISSUE = re.compile(r"[\w.-]+/[\w.-]+#\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,6 @@ class Subject:
 
 
 def evidence(source: str) -> tuple[Evidence, ...]:
-    """A profile's source as evidence; several are separated by commas or semicolons."""
-    parts = [part.strip() for part in source.replace(";", ",").split(",") if part.strip()]
-    return tuple(Evidence("issue" if "#" in part else "docs", part) for part in parts)
+    """A profile's source as evidence; references that follow each other after a comma or semicolon are told apart."""
+    parts = [part.strip() for part in BETWEEN.split(source)] if source else []
+    return tuple(Evidence("issue" if ISSUE.search(part) else "code" if "@" in part else "docs", part) for part in parts)
