@@ -19,9 +19,8 @@ from envcheck.cli.check import (
     read_context,
 )
 from envcheck.cli.console import add_report_options, emit, encodable, exit_code, progress, render, write
-from envcheck.cli.inputs import read_environment
 from envcheck.errors import EnvcheckError, ExitCode, ToolError, UsageError
-from envcheck.findings import Report, StackRow, sort_findings
+from envcheck.findings import Report, Severity, StackRow, sort_findings
 from envcheck.matrix.database import load
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     before = build_report(context, accepted, more, [])
     silenced = _silenced(accepted)
 
-    from envcheck.resolve.change import Plan, Planner, to_fix  # noqa: PLC0415 - not for --help
+    from envcheck.resolve.change import NoPlan, Plan, Planner, conflicting, to_fix  # noqa: PLC0415 - not for --help
     from envcheck.resolve.installed import hashed  # noqa: PLC0415 - not for --help
 
     wrong = to_fix(context, silenced)
@@ -72,6 +71,10 @@ def run(args: argparse.Namespace) -> int:
         target = _target(context, interpreter, folder)
         with progress() as say:
             found = Planner(context, target, wrong, silenced, say).plan()
+            errors = [item for item in wrong if item.severity is Severity.ERROR]
+            if isinstance(found, NoPlan) and 0 < len(errors) < len(wrong):
+                eased = dataclasses.replace(target, eased=conflicting(wrong))
+                found = Planner(context, eased, errors, silenced, say).plan()
         requirements = hashed(target, found.versions) if isinstance(found, Plan) else ""
     return _conclude(args, context, accepted, wrong, found, requirements, interpreter)
 
@@ -112,7 +115,8 @@ def _conclude(
         return exit_code(report, args.fail_on)
     print(f"{table(found)}\n{installer.shown(requirements)}\n", file=sys.stderr)
     _apply(context, accepted, found, interpreter, installer, requirements)
-    after = build_report(Context(read_environment(args), context.matrix, context.settings), accepted, [], [])
+    again, studied = read_context(args, context.matrix)
+    after = build_report(again, accepted, studied.findings if studied else [], studied.skipped if studied else [])
     return emit(dataclasses.replace(after, extra={**after.extra, **report.extra, "applied": True}), args)
 
 

@@ -87,6 +87,11 @@ def to_fix(context: Context, silenced: Callable[[Finding], bool]) -> list[Findin
     return [item for item in findings if (item.severity is Severity.ERROR or item.id in CONFLICTS) and not silenced(item)]
 
 
+def conflicting(findings: Iterable[Finding]) -> frozenset[str]:
+    """The packages that requirement conflicts want in another version."""
+    return frozenset(item.subjects[1] for item in findings if item.id in CONFLICTS)
+
+
 def nogoods_of(context: Context, findings: Iterable[Finding]) -> list[Nogood]:
     """What each finding forbids: the version ranges of its rule, else the versions of the packages it is about."""
     findings = list(findings)

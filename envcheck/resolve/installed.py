@@ -70,6 +70,7 @@ class Target:
         unseen: What uv must neither look for nor add: installed elsewhere, or missing already.
         fixed: What must stay: editable, built locally, or installed from a URL.
         complete: False for a snapshot that does not name every package; what it lacks is then not counted as added.
+        eased: Packages that stay although others require another version of them: conflicts that are to be left.
     """
 
     uv: str
@@ -78,6 +79,7 @@ class Target:
     unseen: frozenset[str] = frozenset()
     fixed: frozenset[str] = frozenset()
     complete: bool = True
+    eased: frozenset[str] = frozenset()
 
 
 def target_of(environment: Environment, uv: str, python: str | None, prefix: str) -> Target:
@@ -189,7 +191,7 @@ class Installed:
         with tempfile.TemporaryDirectory(prefix="envcheck-") as folder:
             lines = {
                 "requirements": wanted, "constraints": constraints,
-                "overrides": [nowhere(name) for name in sorted(self.target.unseen)],
+                "overrides": [*map(nowhere, sorted(self.target.unseen)), *self._left()],
             }  # fmt: skip
             for name, text in lines.items():
                 Path(folder, name).write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
@@ -201,6 +203,11 @@ class Installed:
                 ],
                 timeout=DEADLINE,
             )  # fmt: skip
+
+    def _left(self) -> list[str]:
+        moving = {move.name for move in self.moves}
+        staying = sorted((self.target.eased & self.target.versions.keys()) - moving)
+        return [f"{name}=={self.target.versions[name]}" for name in staying]
 
     def _changed(self, said: str) -> dict[str, str]:
         versions = dict(self.target.versions)

@@ -116,6 +116,20 @@ def test_no_change_will_do(bench: Bench, stage: int, capsys: pytest.CaptureFixtu
     assert tree(bench.prefix) == bench.before
 
 
+def test_a_conflict_that_nothing_answers_does_not_keep_an_error(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    stubborn = wheel(tmp_path, "stubborn", "1.0", requires=["gamma>=9"])
+    python = make_environment(tmp_path / "env", bench.links, "alpha==1.2", "beta==1.5", "gamma==1.0")
+    subprocess.run([str(UV), "pip", "install", "-q", "--python", str(python), "--no-deps", str(stubborn)], check=True)
+    words = ["fix", "--python", str(python), "--matrices", str(bench.matrices), "--set", STAGE(2), "--format", "json"]
+    assert main(words) == 1
+    report = data(capsys)
+    assert [change["package"] for change in report["changes"]] == ["alpha"]  # type: ignore[attr-defined]
+    assert {item["id"] for item in report["findings"]} == {"middle", "requirement-conflict"}  # type: ignore[attr-defined]
+    assert main([*words, "--apply"]) == 0
+
+
 def test_applied_checked_and_undone(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.fix("--apply", "--format", "json") == 0
     report = data(capsys)
@@ -185,7 +199,6 @@ def test_a_wrong_installer(bench: Bench, capsys: pytest.CaptureFixture[str]) -> 
 def test_no_interpreter_and_no_index(bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fix", "--python", "/nowhere", "--apply"]) == 3
     monkeypatch.delenv("UV_NO_INDEX")
-    monkeypatch.delenv("UV_OFFLINE")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     assert bench.fix() == 4

@@ -65,7 +65,7 @@ def offline(links: Path) -> dict[str, str]:
     """Environment variables under which uv and pip know these wheels alone."""
     words = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))}
     return {
-        **words, "UV_FIND_LINKS": str(links), "UV_NO_INDEX": "1", "UV_OFFLINE": "1", "UV_PYTHON_DOWNLOADS": "never",
+        **words, "UV_FIND_LINKS": str(links), "UV_NO_INDEX": "1", "UV_PYTHON_DOWNLOADS": "never",
         "UV_NO_CONFIG": "1", "PIP_FIND_LINKS": str(links), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull,
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }  # fmt: skip
