@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envcheck.cli.check import add_settings_options, read_training, settings_for
-from envcheck.cli.console import add_report_options, emit
+from envcheck.cli.console import add_report_options, emit, write
 from envcheck.cli.inputs import read_environment
 from envcheck.errors import InputError, UsageError
 from envcheck.findings import Report, Skip, StackRow, sort_findings
@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", metavar="FILE", help="a log of the same training under another stage or release, to compare norms",
     )  # fmt: skip
+    parser.add_argument("--html", metavar="FILE", help="also write a page with the curves of loss, learning rate and norm")
     group = parser.add_argument_group("environment (none by default: only the log is judged)")
     which = group.add_mutually_exclusive_group()
     which.add_argument("--python", metavar="PATH", help="the interpreter, or a venv folder, that wrote the log")
@@ -53,11 +54,25 @@ def run(args: argparse.Namespace) -> int:
     """Read, judge, report; returns the exit code."""
     if args.log == "-" and "-" in (args.snapshot, args.against):
         raise UsageError("only one input can be standard input")
-    return emit(build_report(args), args)
+    if args.html:
+        from envcheck.report import charts  # noqa: PLC0415 - only with --html
+
+        charts.require()
+    report, history = look(args)
+    if args.html:
+        from envcheck.forensics import page  # noqa: PLC0415 - only with --html
+
+        write(page.page(report, history), args.html)
+    return emit(report, args)
 
 
 def build_report(args: argparse.Namespace) -> Report:
-    """The report on a log.
+    """The report on a log; raises as `look`."""
+    return look(args)[0]
+
+
+def look(args: argparse.Namespace) -> tuple[Report, History]:
+    """The report on a log, and the run behind it.
 
     Raises:
         InputError: A file cannot be read.
@@ -83,13 +98,14 @@ def build_report(args: argparse.Namespace) -> Report:
     findings = [_finding(one, likely[one.id], seen, where, args.log, more) for one in found]
     findings += diagnose.mismatches(dates, environment, settings)
     findings += _hidden(where)
-    return Report(
+    report = Report(
         findings=sort_findings(findings),
         skipped=tuple(_skips(history)),
         stack=tuple(_rows(args, history)),
         notes=tuple(_notes(history, findings, diagnose.dated_notes(dates, history))),
         extra={"log": history.summary(), "signatures": [diagnose.plain(one, likely[one.id]) for one in found]},
     )
+    return report, history
 
 
 def read_history(name: str, settings: Settings) -> History:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from envcheck.cli.check import add_settings_options, read_training, settings_for
 from envcheck.cli.console import add_report_options, emit
 from envcheck.errors import UsageError
-from envcheck.findings import Report, Skip, StackRow, sort_findings
+from envcheck.findings import Report, Severity, Skip, StackRow, sort_findings
 from envcheck.matrix.database import load
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ def _rules(
     from envcheck.matrix.match import match  # noqa: PLC0415 - not for --help
 
     words = _uses(args, answer, missing, ids)
+    folder = Path(args.model).is_dir()
     environment = Environment({name: Distribution(name, text) for name, text in answer.versions.items()})
     matrix = load(args.matrices)
     settings = settings_for(args, training, environment, matrix)
@@ -160,7 +161,15 @@ def _rules(
         if set(rule.uses) & words and rule.status != "good":
             found = match(rule, environment, known, matrix.kinds)
             if found is not None and found.decided:
-                yield rules.finding(found, environment, known)
+                yield _told(rules.finding(found, environment, known), own=folder or rule.uses != ("new-parameters",))
+
+
+def _told(finding: Finding, *, own: bool) -> Finding:
+    """A rule about what from_pretrained leaves; a function may repair it after loading, which nobody saw under ZeRO-3."""
+    if own:
+        return finding
+    words = "unless your function initialises them itself, under ZeRO-3 inside GatheredParameters"
+    return replace(finding, severity=min(finding.severity, Severity.WARNING), certain=False, because=(*finding.because, words))
 
 
 def _uses(args: argparse.Namespace, answer: Answer, missing: tuple[str, ...], ids: set[str]) -> set[str]:

@@ -76,13 +76,13 @@ def names(comparison: Comparison, checkpoint: Checkpoint, answer: Answer) -> Ite
         )
         yield Finding(
             "params-missing", Severity.INFO if sound else Severity.WARNING,
-            f"{many(len(missing))} are not in the checkpoint", ("checkpoint",), because=(listing(missing), words),
+            f"Not in the checkpoint: {many(len(missing))}", ("checkpoint",), because=(listing(missing), words),
             evidence=(INIT_ISSUE, Evidence("issue", "NVlabs/VILA#82")), fixes=INITIALISE[:1],
         )  # fmt: skip
     dropped = used_components(comparison, checkpoint)
     if dropped:
         yield Finding(
-            "params-unexpected", Severity.WARNING, f"{len(dropped)} tensors of the checkpoint have no place in the model",
+            "params-unexpected", Severity.WARNING, f"No place in the model: {many(len(dropped), 'tensor')} of the checkpoint",
             ("checkpoint",), because=(listing(dropped), "from_pretrained drops them"),
             fixes=(Fix("do", "use the class that saved them, or rename the parameters"),),
         )  # fmt: skip
@@ -90,7 +90,7 @@ def names(comparison: Comparison, checkpoint: Checkpoint, answer: Answer) -> Ite
     if others:
         shown = [f"`{name}`: the model has {list(mine)}, the checkpoint {list(theirs)}" for name, mine, theirs in others]
         yield Finding(
-            "params-shape-mismatch", Severity.ERROR, f"{len(others)} parameters have another shape in the checkpoint",
+            "params-shape-mismatch", Severity.ERROR, f"Another shape in the checkpoint: {many(len(others))}",
             ("checkpoint",), because=tuple(shown[:SHOWN]),
             fixes=(Fix("do", "use the config.json that belongs to the checkpoint"),),
         )  # fmt: skip
@@ -121,7 +121,7 @@ def values(answer: Answer, missing: Iterable[str]) -> Iterator[Finding]:
         why = [listing(unwritten), "they still hold the byte that the allocator filled fresh memory with for this check"]
         why += [f"{meta} of them are still on the meta device: they have no memory at all"] if meta else []
         yield Finding(
-            "params-uninitialised", Severity.ERROR, f"{len(unwritten)} parameters hold memory that nobody initialised",
+            "params-uninitialised", Severity.ERROR, f"Memory that nobody initialised in {many(len(unwritten))}",
             ("transformers",), because=tuple(why), fixes=INITIALISE,
             evidence=(INIT_ISSUE, Evidence("issue", "NVlabs/VILA#82")),
             symptom="loss NaN (logged as 0.0) from the first step, or training from random garbage; differs from run to run",
@@ -130,7 +130,7 @@ def values(answer: Answer, missing: Iterable[str]) -> Iterator[Finding]:
     bad = [name for name, one in rest.items() if one.get("not_finite")]
     if bad:
         yield Finding(
-            "params-not-finite", Severity.ERROR, f"{len(bad)} parameters hold NaN or Inf", ("checkpoint",),
+            "params-not-finite", Severity.ERROR, f"NaN or Inf in {many(len(bad))}", ("checkpoint",),
             because=(listing(bad), *(_count(name, rest[name], absent) for name in bad[:SHOWN])),
             symptom="loss NaN (logged as 0.0) from the first step",
             fixes=(Fix("do", "save or convert the checkpoint again; initialise what it lacks"),),
@@ -138,7 +138,7 @@ def values(answer: Answer, missing: Iterable[str]) -> Iterator[Finding]:
     odd = [(name, word) for name, one in rest.items() if (word := suspicion(one, absent=name in absent))]
     if odd:
         yield Finding(
-            "params-suspicious", Severity.WARNING, f"{len(odd)} parameters have values that no initialiser gives",
+            "params-suspicious", Severity.WARNING, f"Values that no initialiser gives in {many(len(odd))}",
             ("checkpoint",), because=tuple(f"`{name}`: {word}" for name, word in odd[: 2 * SHOWN]),
             fixes=INITIALISE[:1], certain=False,
         )  # fmt: skip
@@ -189,7 +189,7 @@ def gradients(answer: Answer, missing: Iterable[str]) -> Iterator[Finding]:
     stuck = sorted(set(missing) & frozen)
     if stuck and trainable:
         yield Finding(
-            "params-missing-and-frozen", Severity.WARNING, f"{many(len(stuck))} are neither in the checkpoint nor trainable",
+            "params-missing-and-frozen", Severity.WARNING, f"Neither in the checkpoint nor trainable: {many(len(stuck))}",
             ("requires_grad",), because=(listing(stuck), "they stay as they were initialised"),
             fixes=(Fix("do", "set requires_grad on them before the optimizer or DeepSpeed is built"),),
         )  # fmt: skip
@@ -218,12 +218,12 @@ def _unreached(answer: Answer, trainable: Sequence[str]) -> Iterator[Finding]:
     bad = [name for name, kind in answer.gradients.items() if kind == "not-finite"]
     if bad:
         yield Finding(
-            "params-gradient-not-finite", Severity.ERROR, f"{len(bad)} parameters get a gradient with NaN or Inf", ("loss",),
+            "params-gradient-not-finite", Severity.ERROR, f"A gradient with NaN or Inf in {many(len(bad))}", ("loss",),
             because=(listing(bad), "one backward pass on a tiny input of tokens, without DeepSpeed"),
         )  # fmt: skip
     if answer.reached:
         yield Finding(
-            "params-frozen", Severity.INFO, f"{len(answer.reached)} parameters are frozen although the loss depends on them",
+            "params-frozen", Severity.INFO, f"Frozen although the loss depends on them: {many(len(answer.reached))}",
             ("requires_grad",), because=(listing(answer.reached), "as it should be where you tune only a part"),
         )  # fmt: skip
 

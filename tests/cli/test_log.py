@@ -67,6 +67,16 @@ def test_standard_input_and_a_run_folder(
     assert call(capsys, str(tmp_path))[0] == 1
 
 
+def test_a_page_with_curves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = tmp_path / "<script>.log"
+    hostile.write_bytes(BAD.read_bytes())
+    assert call(capsys, str(hostile), "--html", str(tmp_path / "log.html"))[0] == 1
+    text = (tmp_path / "log.html").read_text(encoding="utf-8")
+    assert text.count("<svg") == 3
+    assert "<script" not in text
+    assert "DeepSpeed&#x27;s mark of a non-finite one" in text
+
+
 def test_ranks_with_prefixes_are_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line for line in GOOD.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
     path = tmp_path / "srun.log"

@@ -47,6 +47,17 @@ class Projector(transformers.PreTrainedModel):
         return self.norm(out)
 
 
+class GatedProjector(Projector):
+    """With a bare parameter, which no initialiser of the library knows."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.gate = nn.Parameter(torch.randn(HIDDEN, HIDDEN))
+
+    def forward(self, images):
+        return super().forward(images) @ self.gate
+
+
 class Composed(nn.Module):
     """The projector's output stands before the tokens."""
 
@@ -119,6 +130,14 @@ def extended_by_hand():
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)
     return model
+
+
+def gated():
+    """A bare parameter that the checkpoint lacks."""
+    llm = transformers.LlamaForCausalLM.from_pretrained(os.path.join(HERE, "llm"))
+    llm.requires_grad_(False)
+    projector = GatedProjector.from_pretrained(os.path.join(HERE, "mm_projector"), config=ProjectorConfig(layers=1))
+    return Composed(llm, projector)
 
 
 def extended_frozen():

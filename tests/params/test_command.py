@@ -71,9 +71,11 @@ CASES = {
     "extended_by_hand": set[str](),
     "extended_frozen": {"params-missing-and-frozen"},
     "extended_huge": {"params-missing", "params-suspicious"},
-    "extended_zero": {"params-missing", "params-suspicious"},
     "blind": {"params-unreachable"},
-    "nothing_trainable": {"params-nothing-trainable"},
+    "gated": {
+        "params-missing", "params-uninitialised", "params-loss-not-finite", "params-gradient-not-finite",
+        "transformers-new-bare-parameters",
+    },
     "mixed": {"params-dtype-mix"},
     "poisoned": {"params-not-finite", "params-loss-not-finite", "params-gradient-not-finite"},
 }
