@@ -148,7 +148,7 @@ def _fixes(context: Context, build: TorchBuild, entries: list[dict[str, Any]], d
     """
     exceptions = rows(context, "torch_arch", "exceptions")
     serving = [row for row in entries if serves(row, device.capability, exceptions)]
-    able = [row for row in serving if _driver_runs(context, row["build"])] or serving
+    able = [row for row in serving if driver_runs(context, row["build"])] or serving
     offers = [
         (row["version"], tag)
         for row in reversed(rows(context, "torch"))
@@ -165,7 +165,8 @@ def _has(able: list[dict[str, Any]], version: str, tag: str) -> bool:
     return any(row["build"] == tag and satisfies(version, row["torch"]) for row in able)
 
 
-def _driver_runs(context: Context, tag: str) -> bool:
+def driver_runs(context: Context, tag: str) -> bool:
+    """Whether the driver, where it is known, reaches the floor of a build's CUDA major."""
     driver = plain(context.environment.text("driver") or "")
     row = next(
         (row for row in rows(context, "cuda_driver", "majors") if (cuda_of_tag(tag) or "").startswith(f"{row['major']}.")),

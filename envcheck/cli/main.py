@@ -25,6 +25,7 @@ COMMANDS = {
     "profiles": "the projects it knows: list them, show what one needs",
     "log": "say what a training log shows: loss 0.0, learning rate 0.0, NaN, skipped steps, and why",
     "params": "say which parameters of a model are not loaded, not initialised, frozen or unreachable",
+    "lock": "lock requirements with hashes: uv resolves, the matrix decides what may be combined",
     "matrix": "list, show, lint or count the rules",
 }
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 SCHEMA = "envcheck.lock/1"
 
+#: The types of JSON values that TOML has too.
+HELD = (str, int, float, dict, list)
+
 
 @dataclass(frozen=True, slots=True)
 class Shaping:
@@ -94,7 +97,7 @@ def provenance_table(provenance: Provenance) -> dict[str, Any]:
         "requirements": list(provenance.requirements), "constraints": list(provenance.constraints),
         "uses": list(provenance.uses), "unavoided": list(provenance.unavoided), "measured": provenance.measured,
         "options": _sorted(provenance.options), "facts": _sorted(provenance.facts),
-        "settings": _sorted({key: _plain(value) for key, value in provenance.settings.items()}),
+        "settings": _plain(dict(provenance.settings)),
         "waived": _sorted(provenance.waived),
         "rules": [{"id": item.rule, "forbids": item.forbids, "instead": item.instead} for item in provenance.rules],
     }  # fmt: skip
@@ -106,5 +109,7 @@ def _sorted(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: object) -> object:
-    """A setting as TOML can hold it: null, which TOML lacks, and nested values as text."""
-    return value if isinstance(value, (str, int, float)) else str(value)
+    """A setting as TOML can hold it; what it cannot hold (null, known not to be set) goes out of objects and lists."""
+    if isinstance(value, dict):
+        return {str(key): _plain(value[key]) for key in sorted(value) if isinstance(value[key], HELD)}
+    return [_plain(item) for item in value if isinstance(item, HELD)] if isinstance(value, list) else value

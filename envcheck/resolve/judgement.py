@@ -1,0 +1,238 @@
+"""A resolver's answer before the checks: what `envcheck check` would call an error becomes a nogood over ranges.
+
+The tables (driver floors, architectures, pairings, Python support) are read by the checks alone. An error that a check reports
+about an answer is widened here: as long as the check says the same of a neighbouring listed release, that one is excluded too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from packaging.version import Version
+
+from envcheck.checks.context import Context
+from envcheck.checks.registry import CHECKS
+from envcheck.checks.torch_build import release, row_for, torch_build
+from envcheck.facts.model import Absent, Distribution, Environment, Known
+from envcheck.findings import Finding, Severity
+from envcheck.matrix.versions import plain
+from envcheck.resolve.fold import nogood_of
+from envcheck.resolve.nogoods import Nogood, Term
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from envcheck.checks.context import Check
+    from envcheck.matrix.database import Matrix
+    from envcheck.matrix.rule import Rule
+    from envcheck.matrix.settings import Settings
+
+#: Package -> table and column that list its releases.
+LISTED = {
+    "torch": ("torch", "version"), "torchvision": ("torch_pairing", "torchvision"), "torchaudio": ("torch_pairing", "torchaudio"),
+    "xformers": ("xformers", "version"), "vllm": ("vllm", "version"), "triton": ("triton", "version"),
+}  # fmt: skip
+
+#: Package -> table and key whose rows speak of ranges of its releases.
+RANGED = {"flash-attn": ("flash_attn", "gpus"), "bitsandbytes": ("bitsandbytes", "rows")}
+
+#: The checks that judge a torch release by machine facts alone.
+BY_MACHINE = ("driver", "gpu-torch", "torch-python")
+
+#: Facts that follow from the torch that is installed.
+OF_TORCH = ("torch_cuda", "torch_source", "torch_cxx11_abi")
+
+
+@dataclass(frozen=True, slots=True)
+class Court:
+    """What answers are judged by.
+
+    Attributes:
+        matrix: Rules and tables.
+        machine: The machine's facts, without packages.
+        settings: What is known of the training settings.
+        waived: Ids that do not count.
+        nogoods: The folded rules, and what the tables say of torch.
+        learned: What the checks found in answers so far.
+    """
+
+    matrix: Matrix
+    machine: Environment
+    settings: Settings
+    waived: frozenset[str] = frozenset()
+    nogoods: tuple[Nogood, ...] = ()
+    learned: list[Nogood] = field(default_factory=list)
+
+    def violated(self, versions: Mapping[str, str], sources: Mapping[str, str]) -> list[Nogood]:
+        """The nogoods that a chosen set violates: the known ones, else those that the checks find.
+
+        Args:
+            versions: Name -> version.
+            sources: Name -> URL of the file that would be installed, where it is known.
+        """
+        known = [nogood for nogood in (*self.nogoods, *self.learned) if nogood.violated(versions)]
+        if any(not nogood.soft for nogood in known):
+            return known
+        found = list(self._by_checks(self.environment(versions, sources)))
+        self.learned.extend(found)
+        return known + found
+
+    def environment(self, versions: Mapping[str, str], sources: Mapping[str, str]) -> Environment:
+        """The environment that installing the set would give."""
+        packages = {
+            name: Distribution(name, version, direct_url=sources.get(name, "") if "+" in version else "")
+            for name, version in versions.items()
+        }
+        bare = replace(self.machine, packages=packages, complete=True)
+        return self._with_torch(bare, torch_source(sources.get("torch", "")))
+
+    def _with_torch(self, environment: Environment, source: str) -> Environment:
+        """The facts that follow from the torch that would be installed."""
+        facts = {name: fact for name, fact in environment.facts.items() if name not in OF_TORCH}
+        if source:
+            facts["torch_source"] = Known(source, "the file's place")
+        environment = replace(environment, facts=facts)
+        build = torch_build(Context(environment, self.matrix))
+        if build is not None and build.cuda is not None:
+            facts["torch_cuda"] = Known(build.cuda, "the chosen build") if build.cuda else Absent(("the chosen build",))
+        return environment
+
+    def _by_checks(self, environment: Environment) -> Iterator[Nogood]:
+        context = Context(environment, self.matrix, self.settings)
+        for name, check in CHECKS.items():
+            for finding in self._errors(check, context):
+                nogood = self._of_rule(finding, environment) if name == "rules" else widened(check, finding, context)
+                if nogood is not None:
+                    yield nogood
+
+    def _errors(self, check: Check, context: Context) -> Iterator[Finding]:
+        for outcome in check(context):
+            if isinstance(outcome, Finding) and outcome.severity is Severity.ERROR and outcome.id not in self.waived:
+                yield outcome
+
+    def _of_rule(self, finding: Finding, environment: Environment) -> Nogood | None:
+        """A rule whose facts follow from the chosen packages: those packages, as they are, complete its terms."""
+        rule = next(rule for rule in self.matrix.rules() if rule.id == finding.id)
+        more = [Term(name, f"=={_public(environment.packages[name].version)}") for name in _implied(rule, environment)]
+        return nogood_of(rule, self.settings, more=tuple(more)) if rule.packages or more else None
+
+    def of_torch(self, build: str = "") -> Iterator[Nogood]:
+        """What driver, GPUs and Python say of the listed torch releases (`build`: of the builds with this tag)."""
+        local = f"+{build}" if build else ""
+        source = "pytorch-index" if build else "pypi"
+        bad: dict[str, tuple[Finding, list[str]]] = {}
+        for version in listed(self.matrix, "torch"):
+            packages = {"torch": Distribution("torch", version + local)}
+            environment = self._with_torch(replace(self.machine, packages=packages, complete=False), source)
+            context = Context(environment, self.matrix, self.settings)
+            for name in BY_MACHINE:
+                for finding in self._errors(CHECKS[name], context):
+                    bad.setdefault(finding.id, (finding, []))[1].append(version)
+        for finding, versions in bad.values():
+            for run in runs(listed(self.matrix, "torch"), versions):
+                yield _nogood(finding, (Term("torch", run),))
+
+
+def torch_source(url: str) -> str:
+    """The `torch_source` word for a file's URL, or an empty string."""
+    host = url.partition("://")[2].partition("/")[0]
+    return {"files.pythonhosted.org": "pypi", "download.pytorch.org": "pytorch-index"}.get(host, "")
+
+
+def _implied(rule: Rule, environment: Environment) -> list[str]:
+    """Packages that a rule speaks of through facts or comparisons and not through `when.packages`."""
+    names = [side for item in rule.compare for side in (item.left, item.right)]
+    found = {name.removeprefix("package:").rpartition(".")[0] or name[8:] for name in names if name.startswith("package:")}
+    if any(name.split(".")[0] in OF_TORCH for name in (*rule.facts, *names)):
+        found.add("torch")
+    specific = {name for name, spec in rule.packages.items() if spec != "*"}
+    return sorted(name for name in found - specific if name in environment.packages)
+
+
+def widened(check: Check, finding: Finding, context: Context) -> Nogood | None:
+    """The nogood of a finding of a table check, over as many listed releases as the check says the same of.
+
+    None where no package takes part: that is the machine's own fault, which no choice of versions mends.
+    """
+    packages = context.environment.packages
+    names = [name for name in finding.subjects if name in packages]
+    spans = {name: [packages[name].version] for name in names}
+    for name in sorted(names, key=lambda name: name == "torch"):
+        neighbours = listed(context.matrix, name)
+        if _public(packages[name].version) in map(_public, neighbours):
+            spans[name] = _run(neighbours, packages[name].version, lambda version, name=name: _all(  # type: ignore[misc]
+                check, finding.id, context, {**spans, name: [version]}))  # fmt: skip
+    terms = tuple(Term(name, _spec(context, name, spans[name])) for name in names)
+    return _nogood(finding, terms) if terms else None
+
+
+def _all(check: Check, finding: str, context: Context, spans: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the check reports the finding as an error for every combination of the versions."""
+    combinations: list[dict[str, str]] = [{}]
+    for name, versions in spans.items():
+        combinations = [{**chosen, name: version} for chosen in combinations for version in versions]
+    return all(_reports(check, finding, context, chosen) for chosen in combinations)
+
+
+def _reports(check: Check, finding: str, context: Context, chosen: Mapping[str, str]) -> bool:
+    packages = {**context.environment.packages, **{name: Distribution(name, version) for name, version in chosen.items()}}
+    facts = {name: fact for name, fact in context.environment.facts.items() if name != "torch_cuda"}
+    varied = Context(replace(context.environment, packages=packages, facts=facts), context.matrix, context.settings)
+    outcomes = [item for item in check(varied) if isinstance(item, Finding) and item.id == finding]
+    return any(item.severity is Severity.ERROR for item in outcomes)
+
+
+def _run(neighbours: Sequence[str], version: str, same: Callable[[str], bool]) -> list[str]:
+    """The consecutive releases around `version` that `same` holds for."""
+    place = [_public(item) for item in neighbours].index(_public(version))
+    first = last = place
+    while first > 0 and same(neighbours[first - 1]):
+        first -= 1
+    while last + 1 < len(neighbours) and same(neighbours[last + 1]):
+        last += 1
+    return list(neighbours[first : last + 1])
+
+
+def _spec(context: Context, name: str, versions: Sequence[str]) -> str:
+    """The specifier of a run of releases; for a package whose table speaks of ranges, that range."""
+    if name in RANGED:
+        table, key = RANGED[name]
+        row = row_for(context.matrix.table(table).get(key, []), versions[0])
+        if row is not None:
+            return str(row["versions"])
+    return _between(versions)
+
+
+def _between(versions: Sequence[str]) -> str:
+    first, last = _public(versions[0]), _public(versions[-1])
+    return f"=={first}" if first == last else f">={first},<={last}"
+
+
+def runs(neighbours: Sequence[str], chosen: Sequence[str]) -> Iterator[str]:
+    """Specifiers of the maximal runs of consecutive releases among the chosen ones."""
+    wanted, held = set(chosen), list[str]()
+    for version in [*neighbours, ""]:
+        if version in wanted:
+            held.append(version)
+        elif held:
+            yield _between(held)
+            held = []
+
+
+def listed(matrix: Matrix, name: str) -> list[str]:
+    """The releases of a package that a table lists, oldest first; empty where none does."""
+    if name not in LISTED:
+        return []
+    table, column = LISTED[name]
+    found = {str(row[column]) for row in matrix.table(table).get("rows", []) if column in row}
+    return sorted(found, key=release)
+
+
+def _public(version: str) -> str:
+    found = plain(version)
+    return str(found.version) if found else str(Version(version).public)
+
+
+def _nogood(finding: Finding, terms: tuple[Term, ...]) -> Nogood:
+    return Nogood(finding.id, finding.title, terms, False, finding.because, finding.fixes, finding.evidence)

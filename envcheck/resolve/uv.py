@@ -1,0 +1,164 @@
+"""uv as the resolver of the full graph: the one module that knows its command line and its words."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from envcheck.errors import EnvcheckError, ToolError
+from envcheck.process import run
+from envcheck.resolve import pylock
+from envcheck.resolve.install import find_uv
+from envcheck.resolve.lockfile import Lock, LockedPackage
+from envcheck.resolve.nogoods import INSTALLED, Step
+from envcheck.resolve.search import Answer, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from envcheck.resolve.request import Request
+
+#: Seconds for one answer; a cold cache on a slow line has to fetch the metadata of a hundred packages.
+DEADLINE = 1800.0
+
+NO_SOLUTION = "No solution found"
+OFFLINE = ("network was disabled", "UV_OFFLINE")
+NETWORK = re.compile(
+    r"error sending request|Failed to fetch|dns error|Connection refused|timed out|Could not resolve host|tcp connect error"
+)
+ADDRESS = re.compile(r"https?://[^\s`)]+")
+NOTES = re.compile(r"^(warning|Resolved|Using|Updating|\s*Updating|hint: `?--?)")
+
+
+@dataclass(slots=True)
+class Uv:
+    """A `search.Backend` over `uv pip compile`, one answer a call, remembered.
+
+    Attributes:
+        request: What is to be locked.
+        progress: Told in a few words what is being asked.
+        program: uv; found beside our interpreter or on PATH where left empty.
+        calls: How often uv was run.
+    """
+
+    request: Request
+    progress: Callable[[str], None] = lambda _: None
+    program: str = ""
+    calls: int = 0
+    _known: dict[frozenset[Step], Answer | Refusal] = field(default_factory=dict)
+
+    def ask(self, steps: frozenset[Step]) -> Answer | Refusal:
+        """The set that uv chooses under further conditions, as a `Lock` in the payload; or its reasons.
+
+        Raises:
+            ToolError: uv is missing, failed, or could not reach an index.
+        """
+        if steps not in self._known:
+            self._known[steps] = self._run(steps)
+        return self._known[steps]
+
+    def _run(self, steps: frozenset[Step]) -> Answer | Refusal:
+        self.calls += 1
+        self.progress(f"uv, call {self.calls}" + (f": under {len(steps)} conditions of the matrix" if steps else ""))
+        with tempfile.TemporaryDirectory(prefix="envcheck-lock-") as folder:
+            place = Path(folder)
+            output = place / "pylock.toml"
+            ended = run(self._command(place, steps), timeout=DEADLINE, env=environment())
+            if ended.returncode == 0:
+                return self._answer(output)
+        if ended.returncode == 1 and NO_SOLUTION in ended.stderr and not any(word in ended.stderr for word in OFFLINE):
+            return Refusal(reason_of(ended.stderr))
+        raise failure(ended.outcome, ended.stderr)
+
+    def _answer(self, output: Path) -> Answer:
+        try:
+            lock = pylock.parse(output.read_text(encoding="utf-8"), "uv's answer")
+        except (OSError, ValueError, EnvcheckError) as error:
+            raise ToolError(f"uv's answer cannot be read: {error}") from error
+        return Answer({package.name: package.version for package in lock.packages}, lock)
+
+    def _command(self, place: Path, steps: frozenset[Step]) -> list[str]:
+        """The command line; writes its input files into `place`."""
+        request = self.request
+        added = sorted(step.name for step in steps if step.clause == INSTALLED)
+        bounds = sorted(f"{step.name}{step.clause}" for step in steps if step.clause != INSTALLED)
+        command = [
+            self.program or _program(), "pip", "compile", "--quiet", "--color", "never", "--no-header",
+            _write(place / "requirements.in", [*request.requirements, *added]),
+            "--constraints", _write(place / "constraints.txt", [*request.constraints, *bounds]),
+            "--python-version", request.python, "--python-platform", request.platform,
+            "--format", "pylock.toml", "--output-file", str(place / "pylock.toml"),
+        ]  # fmt: skip
+        for option, lines in (("--overrides", request.overrides), ("--build-constraints", request.build_constraints)):
+            command += [option, _write(place / f"{option.strip('-')}.txt", lines)] if lines else []
+        if request.preferred:
+            (place / "pylock.toml").write_text(preferences(request.preferred), encoding="utf-8")
+        for option, value in (
+            ("--torch-backend", request.torch_backend), ("--exclude-newer", request.exclude_newer),
+            ("--python", request.interpreter),
+        ):  # fmt: skip
+            command += [option, value] if value else []
+        for link in request.find_links:
+            command += ["--find-links", link]
+        return command
+
+
+def _program() -> str:
+    found = find_uv()
+    if found is None:
+        raise ToolError("uv was not found", hints=("install it beside envcheck: pip install 'envcheck-ml[lock]'",))
+    return found
+
+
+def _write(path: Path, lines: list[str] | tuple[str, ...]) -> str:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return str(path)
+
+
+def environment() -> dict[str, str]:
+    """The environment for uv: ours, without a choice of Python of its own; pip's extra places of wheels where uv has none."""
+    environ = {name: value for name, value in os.environ.items() if name not in ("UV_PYTHON", "UV_SYSTEM_PYTHON")}
+    if "UV_FIND_LINKS" not in environ and environ.get("PIP_FIND_LINKS"):
+        environ["UV_FIND_LINKS"] = environ["PIP_FIND_LINKS"].replace(" ", ",")
+    return environ | {"UV_NO_PROGRESS": "1"}
+
+
+def preferences(versions: Mapping[str, str]) -> str:
+    """A lock of bare versions: what stands in uv's output file before it runs is kept where possible."""
+    return pylock.render(Lock(tuple(LockedPackage(name, versions[name]) for name in sorted(versions))))
+
+
+def reason_of(text: str) -> str:
+    """The chain of reasons that uv gives, without its headline, notes and line breaks."""
+    _, _, after = text.partition(NO_SOLUTION)
+    lines = [line.strip() for line in after.splitlines()[1:]]
+    kept = [line.removeprefix("cause:").removeprefix("╰─▶").strip() for line in lines if line and not NOTES.match(line)]
+    return " ".join(kept)
+
+
+def failure(outcome: str, text: str) -> ToolError:
+    """The error of a run of uv that gave no answer; what could not be reached is named."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("warning:")]
+    shown = "\n  ".join(lines[-12:])
+    if any(word in text for word in OFFLINE):
+        return ToolError("uv may not use the network, and its cache lacks a package\n  " + shown, hints=("unset UV_OFFLINE",))
+    if NETWORK.search(text):
+        found = ADDRESS.search(text)
+        address = found[0].rstrip(".,") if found else "the package index"
+        return ToolError(f"cannot reach {address}\n  {shown}", hints=(*meant(address), "nothing was written"))
+    return ToolError(f"uv failed ({outcome})\n  {shown}")
+
+
+def meant(address: str) -> tuple[str, ...]:
+    """What an address that cannot be reached would have given, where its name says so."""
+    name = address.rpartition("/")[2].replace("%2B", "+")
+    if name.endswith(".whl"):
+        return (f"the wheel meant is `{name}`: fetch it elsewhere and name its folder with --find-links",)
+    torch = re.search(r"download\.pytorch\.org/whl/(\w+)/([\w-]+)", address)
+    if torch:
+        return (f"meant is a wheel of `{torch[2]}` built for `{torch[1]}` (+{torch[1]} in its version)",)
+    return ("an index is chosen by UV_DEFAULT_INDEX, further ones by UV_INDEX and UV_FIND_LINKS",)
