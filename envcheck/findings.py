@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Severity(IntEnum):
@@ -29,24 +32,21 @@ class Verdict(str, Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """Where a claim comes from; `kind` is issue, fix, code, docs or probe."""
 
     kind: str
     ref: str
 
 
-@dataclass(frozen=True, slots=True)
-class Fix:
+class Fix(NamedTuple):
     """One way out; `kind` is package, setting, fact or do; `change` is the requirement, assignment or sentence."""
 
     kind: str
     change: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that is wrong, or worth knowing.
 
     Attributes:
@@ -67,7 +67,7 @@ class Finding:
     severity: Severity
     title: str
     subjects: tuple[str, ...] = ()
-    observed: dict[str, str] = field(default_factory=dict)
+    observed: Mapping[str, str] = MappingProxyType({})
     because: tuple[str, ...] = ()
     certain: bool = True
     fixes: tuple[Fix, ...] = ()
@@ -76,8 +76,7 @@ class Finding:
     place: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Skip:
+class Skip(NamedTuple):
     """Something that was not decided, with the reason; `asked` when the user asked for it by name."""
 
     check: str
@@ -85,8 +84,7 @@ class Skip:
     asked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Waived:
+class Waived(NamedTuple):
     """A finding that a waiver silenced."""
 
     finding: Finding
@@ -94,8 +92,7 @@ class Waived:
     until: str
 
 
-@dataclass(frozen=True, slots=True)
-class StackRow:
+class StackRow(NamedTuple):
     """One line of the stack table: a package or fact, what it is, and where that was read."""
 
     name: str
@@ -103,8 +100,7 @@ class StackRow:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """Everything a command has to say.
 
     Attributes:
@@ -121,7 +117,7 @@ class Report:
     stack: tuple[StackRow, ...] = ()
     notes: tuple[str, ...] = ()
     waived: tuple[Waived, ...] = ()
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def worst(self) -> Severity | None:

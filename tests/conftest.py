@@ -1,6 +1,22 @@
 from __future__ import annotations
 
+import os
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("envcheck", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 settings.load_profile("envcheck")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads what another run of envcheck remembered, or leaves something in the user's cache."""
+    os.environ["ENVCHECK_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def _no_answers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every check is computed, except where answers are what is tested."""
+    if "answers" not in request.keywords:
+        monkeypatch.setattr("envcheck.cli.answers.cache_folder", lambda _: None)

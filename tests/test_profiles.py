@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,11 +90,11 @@ def worst_of(profile: Profile, *, firm: bool) -> Readiness:
 
 
 def without(environment: Environment, *names: str) -> Environment:
-    return replace(environment, packages={key: value for key, value in environment.packages.items() if key not in names})
+    return environment._replace(packages={key: value for key, value in environment.packages.items() if key not in names})
 
 
 def with_version(environment: Environment, name: str, version: str) -> Environment:
-    return replace(environment, packages={**environment.packages, name: Distribution(name, version)})
+    return environment._replace(packages={**environment.packages, name: Distribution(name, version)})
 
 
 @every_profile
@@ -143,7 +142,7 @@ def test_a_version_far_below_the_list_cannot_run(profile: Profile) -> None:
 @every_profile
 def test_the_wrong_python(profile: Profile) -> None:
     environment = good_environment(profile)
-    found = check_python(subject(profile, replace(environment, facts={**environment.facts, "python": Known("3.7.17")})))
+    found = check_python(subject(profile, environment._replace(facts={**environment.facts, "python": Known("3.7.17")})))
     firm = "python" not in profile.provenance.inferred and (not profile.python.endswith(".*") or bool(profile.python_only))
     assert area(list(found)) is worst_of(profile, firm=firm)
 
@@ -154,9 +153,9 @@ def test_hardware_below_a_need(profile: Profile) -> None:
     gpus = good.gpus or ()
     for need in (need for need in profile.needs if need.at_least and need.what != "driver"):
         less = {
-            "compute_capability": tuple(replace(gpu, compute_capability="3.5") for gpu in gpus), "gpus": gpus[:-1],
-        }.get(need.what, tuple(replace(gpu, memory_mib=900) for gpu in gpus))  # fmt: skip
-        outcomes = check_hardware(subject(profile, replace(good, gpus=less)))
+            "compute_capability": tuple(gpu._replace(compute_capability="3.5") for gpu in gpus), "gpus": gpus[:-1],
+        }.get(need.what, tuple(gpu._replace(memory_mib=900) for gpu in gpus))  # fmt: skip
+        outcomes = check_hardware(subject(profile, good._replace(gpus=less)))
         spoken = [item for item in outcomes if isinstance(item, Finding) and any(need.why in reason for reason in item.because)]
         assert [item.severity for item in spoken] == [
             Severity.ERROR if need.firm and not profile.advisory else Severity.WARNING
@@ -165,7 +164,7 @@ def test_hardware_below_a_need(profile: Profile) -> None:
 
 @every_profile
 def test_a_machine_without_a_gpu(profile: Profile) -> None:
-    outcomes = list(check_hardware(subject(profile, replace(good_environment(profile), gpus=()))))
+    outcomes = list(check_hardware(subject(profile, good_environment(profile)._replace(gpus=()))))
     firm = bool({"train", "serve"} & set(profile.use)) or any(need.firm for need in profile.needs)
     assert area(outcomes) is (worst_of(profile, firm=firm) if profile.needs else Readiness.READY)
 
@@ -202,7 +201,7 @@ def test_more_of_the_same_gpu_never_makes_it_worse(name: str, count: int, memory
     profile = PROFILES[name]
     gpu = Gpu("", capability, memory * 1024)
     fewer = Environment(gpus=(gpu,) * count)
-    more = Environment(gpus=(replace(gpu, memory_mib=gpu.memory_mib * 2),) * (count + 1))
+    more = Environment(gpus=(gpu._replace(memory_mib=gpu.memory_mib * 2),) * (count + 1))
     one, other = (area(list(check_hardware(subject(profile, item)))) for item in (fewer, more))
     assert ORDER.index(other) <= ORDER.index(one)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from envcheck.findings import Finding, Skip
 from envcheck.matrix.settings import Settings
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from envcheck.matrix.database import Matrix
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """The input of a check.
 
     Attributes:
@@ -26,7 +24,7 @@ class Context:
 
     environment: Environment
     matrix: Matrix
-    settings: Settings = field(default_factory=Settings)
+    settings: Settings = Settings()
 
 
 #: What a check yields: findings, and skips for what it could not decide.

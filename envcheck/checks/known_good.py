@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from envcheck.matrix.conditions import package_holds
-from envcheck.matrix.match import match
+from envcheck.matrix.index import PACKAGE
 from envcheck.matrix.rule import ABSENT
 
 if TYPE_CHECKING:
@@ -28,32 +28,41 @@ def notes(context: Context) -> list[str]:
     """
     if not WATCHED & context.environment.packages.keys():
         return []
-    good = [rule for rule in context.matrix.good() if len(rule.packages) >= SMALLEST]
-    covering = [rule for rule in good if _covers(rule, context)]
+    matrix = context.matrix
+    covering = [
+        matrix.rule(candidate.number)
+        for candidate in matrix.possible(context.environment, context.settings)
+        if candidate.sketch.status == "good"
+        and not candidate.open
+        and sum(item.kind == PACKAGE for item in candidate.conditions) >= SMALLEST
+    ]
     if covering:
         return [f"known to work: {rule.title} ({rule.id}; {_evidence(rule)})" for rule in covering]
-    nearest = sorted(_nearest(good, context), key=lambda item: (len(item[1]), -len(item[0].packages), item[0].id))
-    return [_difference(rule, missing, context) for rule, missing in nearest[:1]]
+    nearest = min(_nearest(context), default=None)
+    return [_difference(matrix.rule(nearest[-1]), context)] if nearest else []
 
 
-def _covers(rule: Rule, context: Context) -> bool:
-    found = match(rule, context.environment, context.settings, context.matrix.kinds)
-    return found is not None and found.decided
-
-
-def _nearest(good: list[Rule], context: Context) -> Iterator[tuple[Rule, list[str]]]:
-    for rule in good:
-        packages = {name: spec for name, spec in rule.packages.items() if spec != ABSENT}
-        if not all(name in context.environment.packages for name in packages):
+def _nearest(context: Context) -> Iterator[tuple[int, int, int]]:
+    """For each set of which every package is here and most fit: how many do not, minus its size, its number."""
+    index = context.matrix.index
+    for number in range(len(index)):
+        if index.sketch(number).status != "good":
             continue
-        missing = [name for name, spec in packages.items() if not package_holds(context.environment, name, spec)]
-        if len(missing) < len(packages) / 2:
-            yield rule, missing
+        packages = [item.fields for item in index.conditions(number) if item.kind == PACKAGE]
+        present = [(name, spec) for name, spec in packages if spec != ABSENT]
+        if len(packages) < SMALLEST or not all(name in context.environment.packages for name, _ in present):
+            continue
+        missing = sum(not package_holds(context.environment, name, spec) for name, spec in present)
+        if missing < len(present) / 2:
+            yield missing, -len(packages), number
 
 
-def _difference(rule: Rule, missing: list[str], context: Context) -> str:
+def _difference(rule: Rule, context: Context) -> str:
+    packages = context.environment.packages
     parts = ", ".join(
-        f"`{name}` is {context.environment.packages[name].version}, there `{rule.packages[name]}`" for name in missing
+        f"`{name}` is {packages[name].version}, there `{spec}`"
+        for name, spec in rule.packages.items()
+        if spec != ABSENT and not package_holds(context.environment, name, spec)
     )
     return f"nearest known-good set: {rule.title} ({rule.id}); differs: {parts or 'settings only'}"
 

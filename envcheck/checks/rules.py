@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from envcheck.findings import Finding, Severity, Skip
+from envcheck.matrix.index import COMPARE, FACT, PACKAGE, USE
 from envcheck.matrix.match import match, observed, reasons
 from envcheck.matrix.rule import LOUD, subject_of_fact
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from envcheck.checks.context import Context, Outcome
     from envcheck.facts.model import Environment
+    from envcheck.matrix.index import Candidate
     from envcheck.matrix.match import Match
     from envcheck.matrix.settings import Settings
 
@@ -24,52 +26,57 @@ def check_rules(context: Context) -> Iterator[Outcome]:
         yield outcome if isinstance(outcome, Skip) else finding(outcome, context.environment, context.settings)
 
 
-def speaking(context: Context, wanted: Callable[[Match], bool] | None = None) -> Iterator[Match | Skip]:
+def speaking(context: Context, wanted: Callable[[Candidate], bool] | None = None) -> Iterator[Match | Skip]:
     """The matches that have something to say, then one skip for each reason that kept rules open.
 
     Args:
         context: The facts, the matrix and the settings.
-        wanted: Which matches to consider at all; every one where left out.
+        wanted: Which candidates to consider at all; every one where left out.
     """
+    matrix = context.matrix
     open_by: Counter[str] = Counter()
-    for rule in context.matrix.candidates(context.environment):
-        if rule.status == "good":
+    for candidate in matrix.possible(context.environment, context.settings):
+        if candidate.sketch.status == "good" or not (wanted is None or wanted(candidate)):
             continue
-        found = match(rule, context.environment, context.settings, context.matrix.kinds)
-        if found is None or not (wanted is None or wanted(found)):
-            continue
-        blocker = blocked_by(found, context.matrix.told)
+        blocker = blocked_by(candidate, matrix.told) if candidate.open else ""
         if blocker:
             open_by[blocker] += 1
-        else:
+        elif found := match(matrix.rule(candidate.number), context.environment, context.settings, matrix.kinds):
             yield found
     for name, count in sorted(open_by.items()):
         yield Skip(f"rules about {name}", f"{name} unknown: {count} rule{'s' if count > 1 else ''}")
 
 
-def blocked_by(found: Match, told: frozenset[str]) -> str:
+def blocked_by(candidate: Candidate, told: frozenset[str]) -> str:
     """What keeps a rule out of the report, or an empty string.
 
     Machine facts, packages and uses that nobody gave never speak. A setting that nobody gave speaks where the
     rule says so, and for silent effects of certain releases; a loud fault will announce itself, and a rule about
     settings alone has nothing to say while they are not known.
     """
-    if found.open_packages:
+    kinds = {item.kind for item in candidate.open}
+    if PACKAGE in kinds:
         return "other packages"
-    if found.open_facts:
-        name = subject_of_fact(found.open_facts[0].split(" ")[0])
+    if FACT in kinds or COMPARE in kinds:
+        first = (candidate.opened(FACT) or candidate.opened(COMPARE))[0]
+        name = subject_of_fact(first.name.split(" ")[0])
         return "what only a deep check or you can tell" if name in told else name
-    if found.open_uses:
+    if USE in kinds:
         return "what your code does"
-    if any(item.key == "model_type" for item in found.open_settings):
+    return _blocked_by_setting(candidate)
+
+
+def _blocked_by_setting(candidate: Candidate) -> str:
+    sketch = candidate.sketch
+    if any(item.name == "model_type" for item in candidate.open):
         return "the model's type"
-    if found.open_settings and found.rule.status == "change":
+    if sketch.status == "change":
         return "a setting whose meaning changed"
-    if found.open_settings and not found.rule.packages and not found.rule.unknown:
+    if sketch.unknown:
+        return ""
+    if not candidate.has(PACKAGE):
         return "settings"
-    if found.open_settings and not found.rule.unknown and found.rule.effect in LOUD:
-        return "a setting that would announce its fault"
-    return ""
+    return "a setting that would announce its fault" if sketch.effect in LOUD else ""
 
 
 def severity(found: Match) -> Severity:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envcheck.errors import InputError
 from envcheck.findings import Finding, Fix, Severity, Waived
 
 if TYPE_CHECKING:
+    import datetime
     from collections.abc import Iterable
 
 FILES = (".envcheck.toml", "pyproject.toml")
 EXAMPLE = 'rule-id = { reason = "why it is accepted", until = 2027-01-31 }'
 
 
-@dataclass(frozen=True, slots=True)
-class Waiver:
+class Waiver(NamedTuple):
     """One accepted finding; `until` is the last day it holds, None for no end."""
 
     id: str
@@ -27,7 +25,7 @@ class Waiver:
     file: str
 
 
-def find(start: Path) -> list[Waiver]:
+def find(start: str) -> list[Waiver]:
     """Waivers of the nearest `.envcheck.toml` (`[waivers]`) or `pyproject.toml` (`[tool.envcheck.waivers]`).
 
     The search goes from `start` upwards; a folder with `.git` ends it.
@@ -35,19 +33,25 @@ def find(start: Path) -> list[Waiver]:
     Raises:
         InputError: The file cannot be read, or a waiver in it is malformed (all at once).
     """
-    for folder in (start, *start.parents):
+    folder = os.path.abspath(start)  # noqa: PTH100 - pathlib is slow to import, here and below
+    while True:
         for name in FILES:
-            path = folder / name
-            if path.is_file() and (waivers := read(path)):
+            path = os.path.join(folder, name)  # noqa: PTH118 - as above
+            if os.path.isfile(path) and (waivers := read(path)):  # noqa: PTH113 - as above
                 return waivers
-        if (folder / ".git").exists():
-            break
-    return []
+        parent = os.path.dirname(folder)  # noqa: PTH120 - as above
+        if parent == folder or os.path.exists(os.path.join(folder, ".git")):  # noqa: PTH110, PTH118 - as above
+            return []
+        folder = parent
 
 
-def read(path: Path) -> list[Waiver]:
+def read(path: str) -> list[Waiver]:
     """Waivers of one file; see `find`."""
-    content = path.read_bytes()
+    try:
+        with open(path, "rb") as stream:  # noqa: PTH123 - as above
+            content = stream.read()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=path) from error
     if b"waivers" not in content:
         return []
     import tomli  # noqa: PLC0415 - most projects have no waivers
@@ -55,9 +59,9 @@ def read(path: Path) -> list[Waiver]:
     try:
         document = tomli.loads(content.decode())
     except (UnicodeDecodeError, tomli.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"not readable as TOML: {error}", where=str(path)) from error
-    table = document.get("tool", {}).get("envcheck", {}) if path.name == "pyproject.toml" else document
-    return parse(table.get("waivers", {}) if isinstance(table, dict) else {}, str(path))
+        raise InputError(f"not readable as TOML: {error}", where=path) from error
+    table = document.get("tool", {}).get("envcheck", {}) if path.endswith("pyproject.toml") else document
+    return parse(table.get("waivers", {}) if isinstance(table, dict) else {}, path)
 
 
 def parse(table: Any, file: str) -> list[Waiver]:  # noqa: ANN401 - TOML values
@@ -68,6 +72,8 @@ def parse(table: Any, file: str) -> list[Waiver]:  # noqa: ANN401 - TOML values
     """
     if not isinstance(table, dict):
         raise InputError("`waivers` must be a table", where=file, hints=(EXAMPLE,))
+    import datetime  # noqa: PLC0415 - most projects have no waivers
+
     problems = []
     waivers = []
     for name, entry in table.items():
@@ -86,9 +92,10 @@ def parse(table: Any, file: str) -> list[Waiver]:  # noqa: ANN401 - TOML values
 
 
 def apply(
-    findings: Iterable[Finding], waivers: Iterable[Waiver], today: datetime.date,
+    findings: Iterable[Finding], waivers: Iterable[Waiver], today: datetime.date | None = None,
 ) -> tuple[list[Finding], list[Waived]]:  # fmt: skip
     """Findings that remain, with one added for each expired or unused waiver, and those that were waived."""
+    today = today or _today()
     given = {waiver.id: waiver for waiver in waivers}
     kept: list[Finding] = []
     waived: list[Waived] = []
@@ -111,6 +118,12 @@ def apply(
     return kept, waived
 
 
+def _today() -> datetime.date:
+    import datetime  # noqa: PLC0415 - most projects have no waivers
+
+    return datetime.datetime.now(tz=datetime.timezone.utc).date()
+
+
 def _expired(waiver: Waiver, today: datetime.date) -> bool:
     return waiver.until is not None and waiver.until < today
 
@@ -123,5 +136,5 @@ def _stale(waiver: Waiver, what: str, severity: Severity) -> Finding:
         subjects=("waivers",),
         observed={"waivers": waiver.id},
         because=(f"{waiver.file} accepts it because: {waiver.reason}",),
-        fixes=(Fix("do", f"remove the waiver from {Path(waiver.file).name}, or give it a new end date"),),
+        fixes=(Fix("do", f"remove the waiver from {waiver.file.rpartition('/')[2]}, or give it a new end date"),),
     )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
+import os
 import sys
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from envcheck.checks import known_good, waivers
+from envcheck.checks import waivers
 from envcheck.checks.context import Context
-from envcheck.checks.registry import run_all
+from envcheck.cli.answers import answer
 from envcheck.cli.console import add_report_options, emit, progress
 from envcheck.cli.inputs import parse_assignment, read_environment
-from envcheck.cli.stack import stack_rows
 from envcheck.errors import UsageError
 from envcheck.findings import Finding, Report, Skip, sort_findings
 from envcheck.matrix.database import load
@@ -22,6 +20,7 @@ from envcheck.matrix.settings import Settings, combine
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from envcheck.cli.training import Studied, Training
     from envcheck.facts.model import Environment
@@ -82,7 +81,7 @@ def add_deep_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check and report; returns the exit code."""
-    accepted = waivers.find(Path.cwd())
+    accepted = waivers.find(os.curdir)
     matrix = load(args.matrices)
     profile = read_profile(args.profile, matrix.folder) if args.profile else None
     context, studied = read_context(args, matrix)
@@ -206,19 +205,19 @@ def build_report(
     extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> Report:  # fmt: skip
     """Run the checks and put the report together with `more` findings, `unseen` skips and `extra` fields."""
-    findings, skipped = run_all(context)
-    findings += more
-    kept, waived = waivers.apply(findings, accepted, datetime.datetime.now(tz=datetime.timezone.utc).date())
+    found = answer(context, os.environ)
+    findings = [*found.findings, *more]
+    kept, waived = waivers.apply(findings, accepted) if accepted else (findings, [])
     matrix = context.matrix
     return Report(
         findings=sort_findings(kept),
-        skipped=(*skipped, *unseen),
-        stack=tuple(stack_rows(context)),
-        notes=tuple(known_good.notes(context)),
+        skipped=(*found.skipped, *unseen),
+        stack=found.stack,
+        notes=found.notes,
         waived=tuple(waived),
         extra={
             "matrix": {
-                "folder": str(matrix.folder), "origin": matrix.origin, "digest": matrix.digest, "rules": len(matrix),
+                "folder": matrix.place, "origin": matrix.origin, "digest": matrix.digest, "rules": len(matrix),
             },
             "environment": context.environment.source,
             **extra,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -17,12 +16,14 @@ from envcheck.errors import ExitCode, UsageError
 from envcheck.facts.model import Distribution, Environment
 from envcheck.findings import Finding, Report, Skip, StackRow, sort_findings
 from envcheck.matrix.database import load
+from envcheck.matrix.index import SETTING
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
     from envcheck.matrix.database import Matrix
+    from envcheck.matrix.index import Candidate
     from envcheck.matrix.rule import Rule
     from envcheck.matrix.settings import Settings
 
@@ -160,7 +161,7 @@ def read_versions(args: argparse.Namespace) -> Environment:
             if version_of(version) is None:
                 raise UsageError(f"`--{name}-version {version}` is not a version")
             packages[name] = Distribution(name, version)
-    return dataclasses.replace(environment, packages=packages)
+    return environment._replace(packages=packages)
 
 
 def installed() -> Environment:
@@ -210,12 +211,18 @@ def rule_findings(
     from envcheck.checks.rules import finding, speaking  # noqa: PLC0415 - not with --explain
 
     context = Context(environment, matrix, settings)
-    for outcome in speaking(context, lambda found: len(found.open_settings) < len(found.rule.settings)):
+    for outcome in speaking(context, _about_what_is_given):
         if isinstance(outcome, Skip):
             yield outcome
         else:
             place = place_of(outcome.rule, document, name)
-            yield dataclasses.replace(finding(outcome, environment, settings), place=place)
+            yield finding(outcome, environment, settings)._replace(place=place)
+
+
+def _about_what_is_given(candidate: Candidate) -> bool:
+    """Whether the rule is about a setting of which something is known here."""
+    settings = [item for item in candidate.conditions if item.kind == SETTING]
+    return len(candidate.opened(SETTING)) < len(settings)
 
 
 def place_of(rule: Rule, document: Document, name: str) -> str:

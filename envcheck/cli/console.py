@@ -8,7 +8,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from envcheck.errors import ExitCode
-from envcheck.files import write_whole
 from envcheck.findings import Report, Severity
 
 if TYPE_CHECKING:
@@ -79,6 +78,8 @@ def write(text: str, output: str | None) -> None:
     if not output or output == "-":
         sys.stdout.write(text)
         return
+    from envcheck.files import write_whole  # noqa: PLC0415 - slow to import, and reports mostly go to standard output
+
     write_whole(output, text, "report")
 
 

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("a snapshot cannot be changed", hints=("give the environment itself with --python",))
     if args.undo:
         return undo(args)
-    accepted = waivers.find(Path.cwd())
+    accepted = waivers.find(os.curdir)
     context, studied = read_context(args, load(args.matrices))
     more = studied.findings if studied else []
     before = build_report(context, accepted, more, [])
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     wrong = to_fix(context, silenced)
     if not wrong:
         said = "nothing to fix: no error and no requirement conflict that other versions could answer"
-        kept = dataclasses.replace(before, notes=(*before.notes, said), extra={**before.extra, "changes": []})
+        kept = before._replace(notes=(*before.notes, said), extra={**before.extra, "changes": []})
         return emit(kept, args)
     interpreter = None if args.snapshot else _interpreter(args)
     with tempfile.TemporaryDirectory(prefix="envcheck-") as folder, _untouched(interpreter):
@@ -105,10 +105,10 @@ def _conclude(
     if isinstance(found, NoPlan):
         reasons = "".join(f"  {reason}\n" for reason in found.reasons)
         extra = {**report.extra, "reasons": list(found.reasons)}
-        _show(dataclasses.replace(report, extra=extra), args, f"\nno change of versions makes it clean:\n{reasons}")
+        _show(report._replace(extra=extra), args, f"\nno change of versions makes it clean:\n{reasons}")
         return max(exit_code(report, args.fail_on), int(ExitCode.FINDINGS))
     installer = _installer(args, interpreter)
-    report = dataclasses.replace(report, extra={**report.extra, **_plan_data(found, requirements, installer)})
+    report = report._replace(extra={**report.extra, **_plan_data(found, requirements, installer)})
     if not args.apply or interpreter is None:
         hint = "" if args.snapshot else "\n`--apply` installs this, with a way back: `envcheck fix --undo`\n"
         _show(report, args, f"\n{table(found)}\n{installer.shown(requirements)}\n{hint}")
@@ -117,7 +117,7 @@ def _conclude(
     _apply(context, accepted, found, interpreter, installer, requirements)
     again, studied = read_context(args, context.matrix)
     after = build_report(again, accepted, studied.findings if studied else [], studied.skipped if studied else [])
-    return emit(dataclasses.replace(after, extra={**after.extra, **report.extra, "applied": True}), args)
+    return emit(after._replace(extra={**after.extra, **report.extra, "applied": True}), args)
 
 
 def _show(report: Report, args: argparse.Namespace, below: str) -> None:
@@ -228,7 +228,7 @@ def _verify(context: Context, accepted: list[waivers.Waiver], staged: Path) -> N
     fetched = read_installed(sites).packages
     packages = {**context.environment.packages, **fetched}
     environment = changed(context.environment, {name: item.version for name, item in packages.items()})
-    environment = dataclasses.replace(environment, packages={**environment.packages, **fetched})
+    environment = environment._replace(packages={**environment.packages, **fetched})
     known = {item.title for item in to_fix(context, _silenced(accepted))}
     after = to_fix(Context(environment, context.matrix, context.settings), _silenced(accepted))
     fresh = [item.title for item in after if item.title not in known or item.severity.label == "error"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envcheck.checks.waivers import Waiver, apply, find
@@ -104,7 +104,7 @@ def read_waivers(given: list[str]) -> list[Waiver]:
     Raises:
         UsageError, InputError: One is malformed.
     """
-    return [*(Waiver(rule, reason, None, "--waive") for rule, reason in map(parse_waiver, given)), *find(Path.cwd())]
+    return [*(Waiver(rule, reason, None, "--waive") for rule, reason in map(parse_waiver, given)), *find(os.curdir)]
 
 
 def read_request(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -170,7 +169,7 @@ def _finding(
     from envcheck.forensics import diagnose  # noqa: PLC0415 - not for --help
 
     found = diagnose.finding(one, likely, seen, where, name)
-    return replace(found, because=(*(text for sight, text in more if sight.kind in one.kinds), *found.because))
+    return found._replace(because=(*(text for sight, text in more if sight.kind in one.kinds), *found.because))
 
 
 def _hidden(where: Where) -> list[Finding]:
@@ -180,7 +179,7 @@ def _hidden(where: Where) -> list[Finding]:
 
     found = [rules.finding(one, where.environment, where.settings) for one in diagnose.hidden(where)]
     words = "no log shows this: the loss looks normal; `envcheck probe` does"
-    return [replace(one, because=(*one.because, words)) for one in found]
+    return [one._replace(because=(*one.because, words)) for one in found]
 
 
 def _skips(history: History) -> Iterator[Skip]:

@@ -33,6 +33,25 @@ COMMANDS = {
 DEFAULT = "check"
 
 
+class Formatter(argparse.HelpFormatter):
+    """Help as wide as the terminal, found without shutil, which argparse would import for every option it is given."""
+
+    def __init__(self, prog: str) -> None:
+        """Make one for the program called `prog`."""
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    try:
+        return int(os.environ["COLUMNS"])
+    except (KeyError, ValueError):
+        pass
+    try:
+        return os.get_terminal_size().columns or 80
+    except OSError:
+        return 80
+
+
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """The parser; where a command is named, for that one alone."""
     parser = argparse.ArgumentParser(
@@ -40,11 +59,12 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
         description="Checks that a training environment computes the right gradients, before you train in it.",
         epilog="`envcheck COMMAND --help` explains a command. Exit codes: 0 clean, 1 findings, 2 usage or unreadable "
         "input, 3 could not look, 4 a program failed.",
+        formatter_class=Formatter,
     )
     parser.add_argument("--version", action="version", version=f"envcheck {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, text in COMMANDS.items() if command is None else [(command, COMMANDS[command])]:
-        sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:])
+        sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:], formatter_class=Formatter)
         if command is not None:
             importlib.import_module(f"envcheck.cli.{name}").configure(sub)
     return parser

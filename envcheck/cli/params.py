@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +155,7 @@ def _rules(
     environment = Environment({name: Distribution(name, text) for name, text in answer.versions.items()})
     matrix = load(args.matrices)
     settings = settings_for(args, training, environment, matrix)
-    known = replace(settings, uses=settings.uses | words)
+    known = settings._replace(uses=settings.uses | words)
     for rule in matrix.candidates(environment):
         if set(rule.uses) & words and rule.status != "good":
             found = match(rule, environment, known, matrix.kinds)
@@ -169,7 +168,7 @@ def _told(finding: Finding, *, own: bool) -> Finding:
     if own:
         return finding
     words = "unless your function initialises them itself, under ZeRO-3 inside GatheredParameters"
-    return replace(finding, severity=min(finding.severity, Severity.WARNING), certain=False, because=(*finding.because, words))
+    return finding._replace(severity=min(finding.severity, Severity.WARNING), certain=False, because=(*finding.because, words))
 
 
 def _uses(args: argparse.Namespace, answer: Answer, missing: tuple[str, ...], ids: set[str]) -> set[str]:

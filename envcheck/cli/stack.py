@@ -35,7 +35,7 @@ def stack_rows(context: Context) -> Iterator[StackRow]:
     yield StackRow("gpu", _gpus(environment))
     yield _fact(environment, "cuda_toolkit", "cuda toolkit")
     matrix = context.matrix
-    yield StackRow("matrix", f"{len(matrix)} rules ({matrix.origin})", str(matrix.folder))
+    yield StackRow("matrix", f"{len(matrix)} rules ({matrix.origin})", matrix.place)
 
 
 def _build(environment: Environment, name: str) -> str:

@@ -80,7 +80,7 @@ def collect(python: str | None = None, *, progress: Callable[[str], None] | None
         lambda reason: _unreadable(("cuda_toolkit",), "toolkit", reason),
     )
     say("reading installed distributions")
-    installed = read_installed(interpreter.path)
+    installed = read_installed(interpreter.path, machine.variables)
     facts = _environment_facts(interpreter, machine, installed)
     say("waiting for driver and compiler")
     state = driver.result()

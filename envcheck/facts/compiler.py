@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from envcheck.errors import ToolError
 from envcheck.facts.model import Absent, Known, Unreadable
+from envcheck.facts.programs import version_text
 
 if TYPE_CHECKING:
     from envcheck.facts.machine import Machine
@@ -35,12 +36,9 @@ def _gcc(machine: Machine) -> Fact:
 
 def _version_of(machine: Machine, path: str, source: str) -> Fact:
     try:
-        ended = machine.run([path, "--version"])
+        return read_version(version_text(machine, path), source)
     except ToolError as error:
         return Unreadable(source, error.message)
-    if ended.returncode != 0:
-        return Unreadable(source, f"`{path} --version`: {ended.outcome}")
-    return read_version(ended.stdout, source)
 
 
 def read_version(text: str, source: str) -> Fact:

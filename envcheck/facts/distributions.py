@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from envcheck.facts.machine import read_start
 from envcheck.facts.metadata import Headers, is_name, normalised, read_headers, scan
 from envcheck.facts.model import Distribution, MetadataProblem
+from envcheck.facts.remembered import ENDINGS, Memory, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from importlib_metadata import PathDistribution
+
+    from envcheck.facts.remembered import Content
 
 #: What a half-removed folder begins with: pip renames what it removes, then deletes it or renames it back.
 LEFTOVER = "~"
@@ -24,29 +26,27 @@ HOOK = "__editable__."
 DIRECT_URL_LIMIT = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
+class Installed(NamedTuple):
     """What is installed: distributions by normalised name, and broken metadata."""
 
     packages: dict[str, Distribution]
     problems: tuple[MetadataProblem, ...]
 
 
-@dataclass(slots=True)
 class _Folder:
     """One folder of `sys.path` while it is read."""
 
-    path: str
-    names: frozenset[str]
-    seen: dict[str, str] = field(default_factory=dict)
-    problems: list[MetadataProblem] = field(default_factory=list)
+    def __init__(self, path: str, names: frozenset[str]) -> None:
+        self.path = path
+        self.names = names
+        self.seen: dict[str, str] = {}
+        self.problems: list[MetadataProblem] = []
 
     def broken(self, name: str, where: str, detail: str) -> None:
         self.problems.append(MetadataProblem("broken", name, where, detail))
 
 
-@dataclass(frozen=True, slots=True)
-class _Info:
+class _Info(NamedTuple):
     """One metadata folder; `stem` is its name without the ending: `torch-2.3.0`."""
 
     found: PathDistribution
@@ -71,20 +71,48 @@ class _Info:
         return self.stem.partition("-")[2].partition("-")[0]
 
 
-def read_installed(path: Iterable[str]) -> Installed:
+def read_installed(path: Iterable[str], environ: Mapping[str, str] | None = None) -> Installed:
     """Every distribution on `path`; of several with one name the first counts, as for the import system.
 
     Two metadata folders of one name in the same folder are a problem; in different folders the first hides
     the others.
+
+    Args:
+        path: Folders and archives, in the order of `sys.path`.
+        environ: Variables that say where the cache is; None reads every file.
     """
+    entries = tuple(_unique(path))
+    memory = Memory(entries, environ) if environ is not None else None
     packages: dict[str, Distribution] = {}
     problems: list[MetadataProblem] = []
-    for entry in _unique(path):
-        folder = _Folder(entry, _names(entry))
-        for distribution in _distributions(folder):
+    for entry in entries:
+        found, wrong = _content(_Folder(entry, _names(entry)), memory)
+        for distribution in found:
             packages.setdefault(distribution.name, distribution)
-        problems += [*folder.problems, *_leftovers(folder)]
+        problems += wrong
+    if memory is not None:
+        memory.keep()
     return Installed(packages, tuple(problems))
+
+
+def _content(folder: _Folder, memory: Memory | None) -> Content:
+    if not os.path.exists(folder.path):  # noqa: PTH110 - as above
+        return [], []
+    mark = stamp(folder.path, folder.names) if memory is not None else ""
+    content = memory.recall(folder.path, mark) if memory is not None else None
+    if content is None:
+        found = list(_distributions(folder)) if _may_hold(folder) else []
+        content = found, [*folder.problems, *_leftovers(folder)]
+        if memory is not None:
+            memory.learn(folder.path, mark, content)
+    return content
+
+
+def _may_hold(folder: _Folder) -> bool:
+    """Whether importlib_metadata could find anything: it looks for these names, and into eggs and archives."""
+    if folder.path.rstrip("/").endswith(".egg") or not os.path.isdir(folder.path):  # noqa: PTH112 - as above
+        return True
+    return any(name.lower().endswith((*ENDINGS, "egg-info")) for name in folder.names)
 
 
 def _unique(path: Iterable[str]) -> Iterator[str]:

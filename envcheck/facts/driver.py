@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from envcheck.errors import ToolError
 from envcheck.facts.gpu import NotSeenError, Seen, amd_count, from_proc, visible
 from envcheck.facts.libraries import find_library, versioned
 from envcheck.facts.model import Absent, Gpu, Known, Unreadable
+from envcheck.facts.programs import version_text
 
 if TYPE_CHECKING:
     from envcheck.facts.machine import Machine
@@ -29,8 +29,7 @@ FABRIC_MANAGER = "nv-fabricmanager"
 IN_CONTAINER = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container", "/.singularity.d")
 
 
-@dataclass(frozen=True, slots=True)
-class DriverState:
+class DriverState(NamedTuple):
     """Driver facts, and the visible GPUs; None where nobody could look."""
 
     facts: dict[str, Fact]
@@ -180,8 +179,7 @@ def _fabric_version(machine: Machine) -> Fact:
     if path is None:
         return Absent((f"{FABRIC_MANAGER} on PATH",))
     try:
-        ended = machine.run([path, "--version"])
+        found = re.search(r"\b(\d{3,}\.[\d.]*\d)", version_text(machine, path))
     except ToolError as error:
         return Unreadable(path, error.message)
-    found = re.search(r"\b(\d{3,}\.[\d.]*\d)", ended.stdout)
-    return Known(found[1], path) if found else Unreadable(path, f"`--version`: {ended.outcome}, no version in it")
+    return Known(found[1], path) if found else Unreadable(path, "`--version`: no version in it")

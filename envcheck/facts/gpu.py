@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from envcheck.facts.model import Gpu
 
@@ -16,16 +15,14 @@ if TYPE_CHECKING:
 GPUS = "/proc/driver/nvidia/gpus"
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(NamedTuple):
     """One GPU as the driver numbers it, in PCI order; `uuid` is `GPU-...`, or empty where it is not known."""
 
     uuid: str
     gpu: Gpu
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """What one source says about driver and GPUs; texts are empty where it does not say.
 
     Attributes:

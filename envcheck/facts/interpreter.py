@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envcheck.errors import CouldNotLookError, ToolError
 
@@ -25,8 +25,7 @@ ANSWER_LIMIT = 16 << 20
 WHAT_TO_GIVE = "give an interpreter (`.venv/bin/python`), the folder of a venv, or the venv's `bin` folder"
 
 
-@dataclass(frozen=True, slots=True)
-class Interpreter:
+class Interpreter(NamedTuple):
     """An interpreter as it described itself.
 
     Attributes:
@@ -47,9 +46,9 @@ class Interpreter:
     base_prefix: str
     path: tuple[str, ...] = ()
     user_site: str = ""
-    markers: Mapping[str, str] = field(default_factory=dict)
+    markers: Mapping[str, str] = MappingProxyType({})
     glibc: str = ""
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = MappingProxyType({})
 
 
 def own() -> Interpreter:
@@ -58,13 +57,7 @@ def own() -> Interpreter:
 
     described = _checked(describe(), sys.executable)
     path = described.path
-    return described if not _first_is_ours(path) else _replace_path(described, path[1:])
-
-
-def _replace_path(interpreter: Interpreter, path: tuple[str, ...]) -> Interpreter:
-    from dataclasses import replace  # noqa: PLC0415 - a name that would read strangely at module level
-
-    return replace(interpreter, path=path)
+    return described if not _first_is_ours(path) else described._replace(path=path[1:])
 
 
 def _first_is_ours(path: tuple[str, ...]) -> bool:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """A fact with its value (text, or a tuple of texts for a list fact) and where it was read."""
 
     value: str | tuple[str, ...]
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Absent:
+class Absent(NamedTuple):
     """Looked for and not there; `looked_in` names the places."""
 
     looked_in: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(NamedTuple):
     """There, but it could not be read."""
 
     source: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(NamedTuple):
     """Nobody looked, or a snapshot does not say."""
 
 
@@ -39,8 +39,7 @@ Fact = Known | Absent | Unreadable | Unknown
 UNKNOWN = Unknown()
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
+class Gpu(NamedTuple):
     """One visible GPU.
 
     Attributes:
@@ -54,8 +53,7 @@ class Gpu:
     memory_mib: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Distribution:
+class Distribution(NamedTuple):
     """One installed distribution.
 
     Attributes:
@@ -83,8 +81,7 @@ class Distribution:
     commit: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class MetadataProblem:
+class MetadataProblem(NamedTuple):
     """A metadata folder that is broken: `kind` is duplicate, broken or leftover."""
 
     kind: str
@@ -93,8 +90,7 @@ class MetadataProblem:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(NamedTuple):
     """Everything known about one environment.
 
     Attributes:
@@ -108,14 +104,14 @@ class Environment:
         markers: Values for environment markers (PEP 508 names), empty where unknown.
     """
 
-    packages: dict[str, Distribution] = field(default_factory=dict)
+    packages: Mapping[str, Distribution] = MappingProxyType({})
     complete: bool = False
-    facts: dict[str, Fact] = field(default_factory=dict)
+    facts: Mapping[str, Fact] = MappingProxyType({})
     gpus: tuple[Gpu, ...] | None = None
     problems: tuple[MetadataProblem, ...] = ()
     prefix: str = ""
     source: str = ""
-    markers: dict[str, str] = field(default_factory=dict)
+    markers: Mapping[str, str] = MappingProxyType({})
 
     def fact(self, name: str) -> Fact:
         """The fact called `name`; `Unknown` where nobody looked."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from envcheck.facts.model import Absent, Known, Unreadable
@@ -42,8 +41,7 @@ def redacted(environment: Environment, home: str | None = None) -> Environment:
     own = os.path.expanduser("~") if home is None else home  # noqa: PTH111 - `Path.home` raises without one
     clean = cleaner(own)
     facts = {name: _fact(fact, clean) for name, fact in environment.facts.items() if _kept(name)}
-    return replace(
-        environment,
+    return environment._replace(
         packages={name: _distribution(package, clean) for name, package in environment.packages.items()},
         facts=facts,
         problems=tuple(_problem(problem, clean) for problem in environment.problems),
@@ -85,8 +83,8 @@ def _fact(fact: Fact, clean: Callable[[str], str]) -> Fact:
 
 def _distribution(package: Distribution, clean: Callable[[str], str]) -> Distribution:
     requires = tuple(map(clean, package.requires))
-    return replace(package, requires=requires, location=clean(package.location), direct_url=clean(package.direct_url))
+    return package._replace(requires=requires, location=clean(package.location), direct_url=clean(package.direct_url))
 
 
 def _problem(problem: MetadataProblem, clean: Callable[[str], str]) -> MetadataProblem:
-    return replace(problem, path=clean(problem.path), detail=clean(problem.detail))
+    return problem._replace(path=clean(problem.path), detail=clean(problem.detail))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from envcheck.errors import ToolError
 from envcheck.facts.model import Absent, Known, Unreadable
+from envcheck.facts.programs import version_text
 
 if TYPE_CHECKING:
     from envcheck.facts.machine import Machine
@@ -70,15 +71,12 @@ def release(machine: Machine, home: str, nvcc: str, source: str) -> Fact:
         if found:
             return Known(found, f"{source}, {name}")
     try:
-        ended = machine.run([nvcc, "--version"])
+        found = from_nvcc(version_text(machine, nvcc))
     except ToolError as error:
         return Unreadable(source, error.message)
-    found = from_nvcc(ended.stdout)
     if found:
         return Known(found, f"{source}, `nvcc --version`")
-    return Unreadable(
-        source, f"`nvcc --version`: {ended.outcome}" + (", no release in it" if not ended.returncode else "")
-    )
+    return Unreadable(source, "`nvcc --version`: no release in it")
 
 
 def from_json(text: str) -> str | None:

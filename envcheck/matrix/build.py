@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 from envcheck.errors import InputError
+from envcheck.matrix.index import pack
 from envcheck.matrix.parse import parse_rules
 
 if TYPE_CHECKING:
@@ -111,24 +112,26 @@ def plain_rule(rule: Rule) -> dict[str, Any]:
     for entry in fields(rule):
         value = getattr(rule, entry.name)
         nested = entry.name in ("settings", "compare", "fix", "evidence", "matches", "clear")
-        data[entry.name] = [astuple(item) for item in value] if nested else value
+        data[entry.name] = [item if isinstance(item, tuple) else astuple(item) for item in value] if nested else value
     return data
 
 
 def _pack(rules: list[Rule], tables: dict[str, Any], head: dict[str, Any]) -> bytes:
     body = bytearray()
-    conditions: dict[tuple[str, str], int] = {}
-    index = []
-    for rule in rules:
-        numbers = [conditions.setdefault(item, len(conditions)) for item in rule.packages.items()]
-        index.append((*_append(body, plain_rule(rule)), numbers, rule.status == "good"))
-    places = {name: _append(body, document) for name, document in tables.items()}
-    head = {**head, "length": len(body), "conditions": list(conditions), "rules": index, "tables": places}
-    return json.dumps(head, separators=(",", ":")).encode() + b"\n" + bytes(body)
+    digest = head.pop("digest")
+    places = [_append(body, plain_rule(rule)) for rule in rules]
+    tables_at = {name: _append(body, document) for name, document in tables.items()}
+    index = _line({**head, "index": pack(rules), "places": places, "tables": tables_at})
+    first = _line({"digest": digest, "rules": len(rules), "index": len(index), "length": len(index) + len(body)})
+    return first + index + bytes(body)
+
+
+def _line(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":"), default=str).encode() + b"\n"
 
 
 def _append(body: bytearray, document: object) -> tuple[int, int]:
-    text = json.dumps(document, separators=(",", ":"), default=str).encode() + b"\n"
+    text = _line(document)
     offset = len(body)
     body += text
     return offset, len(text)

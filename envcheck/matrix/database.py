@@ -1,119 +1,153 @@
 """Find, load and cache the matrix.
 
-The parsed matrix is kept in the user's cache as one file: a first line of JSON (the index: every distinct package
-condition once, and for each rule the numbers of its package conditions and where its text stands), then one line of
-JSON for each rule and table. A check evaluates each distinct package condition once, drops the rules that it rules
-out, and reads the text of those that are left: what a growing database costs at start-up is the index.
+The parsed matrix is kept in the user's cache as one file of three parts: a line of JSON (digest, number of rules, sizes), a
+line with the index (`matrix.index`), then one line for each rule and table. The index is read when a rule is asked for, the
+text of a rule when it has something to say.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from envcheck.cache import cache_folder, digest, write_cached
 from envcheck.errors import InputError
-from envcheck.findings import Evidence
-from envcheck.matrix.conditions import package_holds
-from envcheck.matrix.rule import Comparison, Example, Rule, RuleFix, SettingCondition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from envcheck.facts.model import Environment
+    from envcheck.matrix.index import Candidate, Index
+    from envcheck.matrix.rule import Example, Rule
+    from envcheck.matrix.settings import Settings
 
 #: Part of the cache key: a change of the cache's form changes it.
-CACHE_FORM = "3"
+CACHE_FORM = "5"
+
+#: The first line of a cache file is shorter than this.
+HEAD_LIMIT = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Indexed:
-    """Where a rule's text stands, which package conditions it has, and whether it is a known-good combination."""
-
-    offset: int
-    length: int
-    conditions: tuple[int, ...]
-    good: bool
-
-
-@dataclass(slots=True)
 class Matrix:
     """The loaded database.
 
     Attributes:
-        folder: Where it was read from.
+        place: Folder that it was read from.
         origin: Why that folder: `option`, `packaged` or `checkout`.
         digest: Digest over the names and contents of its files.
-        conditions: Every distinct package condition: name and specifier.
-        index: One entry a rule.
-        kinds: Fact name -> kind.
-        told: Facts that an ordinary check does not look for.
-        uses: Usage word -> what the user's code does.
-        tables: Table name -> place of its text.
-        text: The cache file's body that the places refer to.
     """
 
-    folder: Path
-    origin: str
-    digest: str
-    conditions: list[tuple[str, str]]
-    index: list[Indexed]
-    kinds: dict[str, str]
-    told: frozenset[str]
-    uses: dict[str, str]
-    tables: dict[str, tuple[int, int]]
-    text: bytes
-    _parsed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    def __init__(self, folder: str, origin: str, head: Mapping[str, Any], read: Callable[[int, int], bytes]) -> None:
+        """Take the first line of a cache file, and a function that gives so many bytes from a place behind that line."""
+        self.place = folder
+        self.origin = origin
+        self.digest: str = head["digest"]
+        self._count: int = head["rules"]
+        self._read = read
+        self._index_length: int = head["index"]
+        self._parsed: dict[str, Any] = {}
+        self._index: Index | None = None
+        self._read_tables: dict[str, dict[str, Any]] = {}
 
     def __len__(self) -> int:
         """The number of rules."""
-        return len(self.index)
+        return self._count
+
+    @property
+    def folder(self) -> Path:
+        """`place` as a path."""
+        from pathlib import Path  # noqa: PLC0415 - slow to import
+
+        return Path(self.place)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Fact name -> kind (`version`, `word`, `list`)."""
+        found: dict[str, str] = self._parts["kinds"]
+        return found
+
+    @property
+    def told(self) -> frozenset[str]:
+        """Facts that an ordinary check does not look for."""
+        return frozenset(self._parts["told"])
+
+    @property
+    def uses(self) -> dict[str, str]:
+        """Usage word -> what the user's code does."""
+        found: dict[str, str] = self._parts["uses"]
+        return found
+
+    @property
+    def index(self) -> Index:
+        """The conditions of every rule."""
+        if self._index is None:
+            from envcheck.matrix.index import Index  # noqa: PLC0415 - brings the conditions and with them packaging
+
+            self._index = Index(self._parts["index"])
+        return self._index
+
+    def rule(self, number: int) -> Rule:
+        """The rule at a place of the index."""
+        offset, length = self._parts["places"][number]
+        return rule_from_plain(self._text(offset, length))
 
     def rules(self) -> Iterator[Rule]:
         """Every rule, in file order."""
-        return (self._rule(entry) for entry in self.index)
+        return (self.rule(number) for number in range(len(self)))
 
     def good(self) -> Iterator[Rule]:
         """The known-good combinations, in file order; the text of no other rule is read."""
-        return (self._rule(entry) for entry in self.index if entry.good)
+        return (self.rule(number) for number in range(len(self)) if self.index.sketch(number).status == "good")
 
     def candidates(self, environment: Environment) -> Iterator[Rule]:
         """The rules that no package condition rules out."""
-        holds = [package_holds(environment, name, spec) is not False for name, spec in self.conditions]
-        return (self._rule(entry) for entry in self.index if all(holds[number] for number in entry.conditions))
+        return (self.rule(number) for number in self.index.fitting(environment))
+
+    def possible(self, environment: Environment, settings: Settings) -> Iterator[Candidate]:
+        """The rules of which nothing is false, with what is open, without their text."""
+        return self.index.candidates(environment, settings, self.kinds)
+
+    @property
+    def tables(self) -> list[str]:
+        """The names of the tables."""
+        return list(self._parts["tables"])
 
     def table(self, name: str) -> dict[str, Any]:
         """The parsed file `tables/<name>.toml`; an empty dict where there is none."""
-        if name not in self._parsed:
-            place = self.tables.get(name)
-            self._parsed[name] = self._read(*place) if place else {}
-        return self._parsed[name]
+        if name not in self._read_tables:
+            place = self._parts["tables"].get(name)
+            self._read_tables[name] = self._text(*place) if place else {}
+        return self._read_tables[name]
 
-    def _read(self, offset: int, length: int) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.text[offset : offset + length])
+    @property
+    def _parts(self) -> dict[str, Any]:
+        """The line with the index, parsed."""
+        if not self._parsed:
+            self._parsed = json.loads(self._read(0, self._index_length))
+        return self._parsed
+
+    def _text(self, offset: int, length: int) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self._read(self._index_length + offset, length))
         return document
 
-    def _rule(self, entry: Indexed) -> Rule:
-        return rule_from_plain(self._read(entry.offset, entry.length))
 
-
-def find_folder(option: str | None, environ: Mapping[str, str]) -> tuple[Path, str]:
+def find_folder(option: str | None, environ: Mapping[str, str]) -> tuple[str, str]:
     """The matrix folder and why: `--matrices` / `ENVCHECK_MATRICES`, then the packaged one, then a checkout's.
 
     Raises:
         InputError: There is none.
     """
     given = option or environ.get("ENVCHECK_MATRICES")
-    package = Path(__file__).resolve().parent.parent
-    candidates = [(Path(given), "option")] if given else [
-        (package / "_matrices", "packaged"), (package.parent / "matrices", "checkout"),
+    package = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - pathlib is slow to import
+    candidates = [(given, "option")] if given else [
+        (f"{package}/_matrices", "packaged"), (f"{os.path.dirname(package)}/matrices", "checkout"),  # noqa: PTH120 - as above
     ]  # fmt: skip
     for folder, origin in candidates:
-        if (folder / "rules").is_dir():
+        if os.path.isdir(f"{folder}/rules"):  # noqa: PTH112 - as above
             return folder, origin
-    where = ", ".join(str(folder) for folder, _ in candidates)
+    where = ", ".join(folder for folder, _ in candidates)
     raise InputError("no matrix found", where=where, hints=("the folder must hold `rules/*.toml`",))
 
 
@@ -129,98 +163,99 @@ def load(option: str | None = None, environ: Mapping[str, str] | None = None, *,
     folder, origin = find_folder(option, environ)
     files = matrix_files(folder)
     store = _cache_file(folder, files, environ) if cache else None
-    if store is not None and (found := _read_cache(store, folder, origin)):
+    make = Making(folder, files)
+    if store is not None and (found := _open_cache(store, folder, origin, make)):
         return found
-    from envcheck.matrix.build import build  # noqa: PLC0415 - only without a fresh cache
-
-    data = build(folder, files)
+    data = make()
     if store is not None:
-        _write_cache(store, data)
-    return open_cache(data, folder, origin)
+        write_cached(store, data)
+    line, _, rest = data.partition(b"\n")
+    return Matrix(folder, origin, json.loads(line), lambda start, length: rest[start : start + length])
 
 
-def matrix_files(folder: Path) -> list[os.DirEntry[str]]:
+class Making:
+    """Makes the bytes of a cache file from the matrix's own files."""
+
+    def __init__(self, folder: str, files: list[os.DirEntry[str]]) -> None:
+        """Remember the files; nothing is read yet."""
+        self._folder, self._files = folder, files
+
+    def __call__(self) -> bytes:
+        """Read and parse.
+
+        Raises:
+            InputError: Mistakes in the files, all of them at once.
+        """
+        from pathlib import Path  # noqa: PLC0415 - likewise
+
+        from envcheck.matrix.build import build  # noqa: PLC0415 - only without a fresh cache
+
+        return build(Path(self._folder), self._files)
+
+
+def matrix_files(folder: str) -> list[os.DirEntry[str]]:
     """The TOML files of the matrix that hold rules, tables and the vocabulary, sorted by name."""
     found: list[os.DirEntry[str]] = []
-    for place in (folder, folder / "rules", folder / "tables"):
-        if place.is_dir():
+    for place in (folder, f"{folder}/rules", f"{folder}/tables"):
+        if os.path.isdir(place):  # noqa: PTH112 - pathlib is slow to import
             with os.scandir(place) as entries:
                 found += [entry for entry in entries if entry.name.endswith(".toml") and entry.is_file()]
     return sorted(found, key=lambda entry: entry.path)
 
 
-def cache_folder(environ: Mapping[str, str]) -> Path | None:
-    """Where the cache lives: `ENVCHECK_CACHE`, `XDG_CACHE_HOME`, or `~/.cache`; None where there is no home."""
-    if environ.get("ENVCHECK_CACHE"):
-        return Path(environ["ENVCHECK_CACHE"])
-    home = environ.get("HOME", "")
-    base = environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home and Path(home).is_dir() else "")
-    return Path(base) / "envcheck" if base and base.startswith("/") else None
-
-
-def _cache_file(folder: Path, files: list[os.DirEntry[str]], environ: Mapping[str, str]) -> Path | None:
+def _cache_file(folder: str, files: list[os.DirEntry[str]], environ: Mapping[str, str]) -> str | None:
     base = cache_folder(environ)
     if base is None:
         return None
-    from hashlib import blake2b  # noqa: PLC0415 - hashlib loads OpenSSL; blake2b comes with it
-
-    key = blake2b(digest_size=16)
-    key.update(f"{CACHE_FORM}\0{folder.resolve()}\0".encode())
+    lines = [CACHE_FORM, os.path.realpath(folder)]
     for entry in files:
         stat = entry.stat()
-        key.update(f"{entry.path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-    return base / f"matrix-{key.hexdigest()}.jsonl"
+        lines.append(f"{entry.path}\0{stat.st_size}\0{stat.st_mtime_ns}")
+    return f"{base}/matrix-{digest(*map(os.fsencode, lines))}.jsonl"
 
 
-def _read_cache(store: Path, folder: Path, origin: str) -> Matrix | None:
+def _open_cache(store: str, folder: str, origin: str, make: Making) -> Matrix | None:
+    """The matrix over a cache file of which only the first line is read; None where the file is not whole."""
     try:
-        data = store.read_bytes()
-        return open_cache(data, folder, origin)
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        with open(store, "rb") as stream:  # noqa: PTH123 - pathlib is slow
+            line = stream.readline(HEAD_LIMIT)
+            head = json.loads(line)
+            if os.fstat(stream.fileno()).st_size != len(line) + head["length"]:
+                return None
+        return Matrix(folder, origin, head, Stored(store, line, make))
+    except (OSError, ValueError, KeyError, TypeError):
         return None  # absent, truncated or foreign: it is only a cache
 
 
-def _write_cache(store: Path, data: bytes) -> None:
-    """Write under a temporary name and rename; a cache that cannot be written is no error."""
-    temporary = store.with_name(f"{store.name}.{os.getpid()}.tmp")
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        _drop_old(store.parent)
-        temporary.write_bytes(data)
-        temporary.replace(store)
-    except OSError:
-        return
+class Stored:
+    """Gives pieces of a cache file; where the file has gone meanwhile, of what is made again."""
 
+    def __init__(self, file: str, line: bytes, make: Making) -> None:
+        """Take the file, its first line, and how it is made."""
+        self._file, self._line, self._make = file, line, make
+        self._made: bytes | None = None
 
-def _drop_old(folder: Path) -> None:
-    """Keep the cache folder small: all but the seven newest files go."""
-    entries = sorted(folder.glob("matrix-*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
-    for path in entries[:-7]:
-        path.unlink(missing_ok=True)
-
-
-def open_cache(data: bytes, folder: Path, origin: str) -> Matrix:
-    """A matrix over the bytes that `build` made.
-
-    Raises:
-        ValueError, KeyError, TypeError: Not such bytes, or truncated.
-    """
-    head, _, body = data.partition(b"\n")
-    index = json.loads(head)
-    if len(body) != index["length"]:
-        raise ValueError("truncated")
-    return Matrix(
-        folder=folder, origin=origin, digest=index["digest"],
-        conditions=[(name, spec) for name, spec in index["conditions"]],
-        index=[Indexed(offset, length, tuple(numbers), good) for offset, length, numbers, good in index["rules"]],
-        kinds=index["kinds"], told=frozenset(index["told"]), uses=index["uses"],
-        tables={name: (offset, length) for name, (offset, length) in index["tables"].items()},
-        text=body,
-    )  # fmt: skip
+    def __call__(self, start: int, length: int) -> bytes:
+        """`length` bytes from `start`, counted behind the first line."""
+        if self._made is None:
+            try:
+                with open(self._file, "rb") as stream:  # noqa: PTH123 - pathlib is slow to import
+                    if stream.read(len(self._line)) == self._line:
+                        stream.seek(start, os.SEEK_CUR)
+                        found = stream.read(length)
+                        if len(found) == length:
+                            return found
+            except OSError:
+                pass
+            self._made = self._make().partition(b"\n")[2]
+        return self._made[start : start + length]
 
 
 def rule_from_plain(data: dict[str, Any]) -> Rule:
     """A rule from the plain data that `build.plain_rule` made (already validated)."""
+    from envcheck.findings import Evidence  # noqa: PLC0415 - an unchanged environment needs no rule
+    from envcheck.matrix.rule import Comparison, Rule, RuleFix, SettingCondition  # noqa: PLC0415 - likewise
+
     return Rule(
         **{
             **data,
@@ -237,4 +272,6 @@ def rule_from_plain(data: dict[str, Any]) -> Rule:
 
 
 def _example(item: list[Any]) -> Example:
+    from envcheck.matrix.rule import Example  # noqa: PLC0415 - as above
+
     return Example(item[0], item[1], item[2], tuple(item[3]))

@@ -14,6 +14,7 @@ from envcheck.matrix.conditions import (
     package_holds,
     setting_holds,
 )
+from envcheck.matrix.index import kind_of
 from envcheck.matrix.rule import show, subject_of_fact
 from envcheck.matrix.settings import UNSAID, UNSET
 from envcheck.matrix.versions import plain
@@ -79,11 +80,6 @@ def match(rule: Rule, environment: Environment, settings: Settings, kinds: Mappi
         open_settings=tuple(item for item, holds in conditions if holds is None),
         inexact=tuple(name for name in rule.packages if not _exact(environment, name)),
     )
-
-
-def kind_of(kinds: Mapping[str, str], name: str) -> str:
-    """The kind of a fact; environment variables are words."""
-    return "word" if name.startswith("env.") else kinds.get(name, "word")
 
 
 def _exact(environment: Environment, name: str) -> bool:

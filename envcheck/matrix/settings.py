@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,8 +72,7 @@ AUTO = "auto"
 TRAINER = "trainer:"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """The settings that were given.
 
     Attributes:
@@ -83,7 +82,7 @@ class Settings:
         uses: Usage words the user said apply.
     """
 
-    values: dict[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = MappingProxyType({})
     deepspeed_complete: bool = False
     trainer_complete: bool = False
     uses: frozenset[str] = frozenset()

@@ -8,7 +8,7 @@ the others may move as far as they have to; what moved joins the candidates, so 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations, product
 from typing import TYPE_CHECKING
 
@@ -98,8 +98,8 @@ def nogoods_of(context: Context, findings: Iterable[Finding]) -> list[Nogood]:
     wanted = {finding.id for finding in findings}
     packages = context.environment.packages
     ruled: dict[str, dict[str, Term]] = {}
-    for outcome in speaking(context, lambda found: found.rule.id in wanted):
-        if not isinstance(outcome, Skip):
+    for outcome in speaking(context):
+        if not isinstance(outcome, Skip) and outcome.rule.id in wanted:
             terms = {name: Term(name, spec) for name, spec in outcome.rule.packages.items()}
             ruled[outcome.rule.id] = terms
     nogoods = []
@@ -128,7 +128,7 @@ def changed(environment: Environment, versions: Mapping[str, str]) -> Environmen
     moved = {name for name in packages if packages[name] is not environment.packages.get(name)}
     stale = tuple(f"{name.replace('-', '_')}_" for name in moved)
     facts = {name: fact for name, fact in environment.facts.items() if not (stale and name.startswith(stale))}
-    return replace(environment, packages={**elsewhere, **packages}, facts=facts)
+    return environment._replace(packages={**elsewhere, **packages}, facts=facts)
 
 
 @dataclass(slots=True)

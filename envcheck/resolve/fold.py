@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from envcheck.findings import Severity
 from envcheck.matrix.conditions import comparison_holds, fact_holds, setting_holds
-from envcheck.matrix.match import kind_of
+from envcheck.matrix.index import kind_of
 from envcheck.matrix.settings import UNSET, Settings
 from envcheck.resolve.nogoods import Nogood, Term
 

@@ -6,7 +6,7 @@ about an answer is widened here: as long as the check says the same of a neighbo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from packaging.version import Version
@@ -84,7 +84,7 @@ class Court:
             name: Distribution(name, version, direct_url=sources.get(name, "") if "+" in version else "")
             for name, version in versions.items()
         }
-        bare = replace(self.machine, packages=packages, complete=True)
+        bare = self.machine._replace(packages=packages, complete=True)
         return self._with_torch(bare, torch_source(sources.get("torch", "")))
 
     def _with_torch(self, environment: Environment, source: str) -> Environment:
@@ -92,7 +92,7 @@ class Court:
         facts = {name: fact for name, fact in environment.facts.items() if name not in OF_TORCH}
         if source:
             facts["torch_source"] = Known(source, "the file's place")
-        environment = replace(environment, facts=facts)
+        environment = environment._replace(facts=facts)
         build = torch_build(Context(environment, self.matrix))
         if build is not None and build.cuda is not None:
             facts["torch_cuda"] = Known(build.cuda, "the chosen build") if build.cuda else Absent(("the chosen build",))
@@ -124,7 +124,7 @@ class Court:
         bad: dict[str, tuple[Finding, list[str]]] = {}
         for version in listed(self.matrix, "torch"):
             packages = {"torch": Distribution("torch", version + local)}
-            environment = self._with_torch(replace(self.machine, packages=packages, complete=False), source)
+            environment = self._with_torch(self.machine._replace(packages=packages, complete=False), source)
             context = Context(environment, self.matrix, self.settings)
             for name in BY_MACHINE:
                 for finding in self._errors(CHECKS[name], context):
@@ -178,7 +178,7 @@ def _all(check: Check, finding: str, context: Context, spans: Mapping[str, Seque
 def _reports(check: Check, finding: str, context: Context, chosen: Mapping[str, str]) -> bool:
     packages = {**context.environment.packages, **{name: Distribution(name, version) for name, version in chosen.items()}}
     facts = {name: fact for name, fact in context.environment.facts.items() if name != "torch_cuda"}
-    varied = Context(replace(context.environment, packages=packages, facts=facts), context.matrix, context.settings)
+    varied = Context(context.environment._replace(packages=packages, facts=facts), context.matrix, context.settings)
     outcomes = [item for item in check(varied) if isinstance(item, Finding) and item.id == finding]
     return any(item.severity is Severity.ERROR for item in outcomes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -175,7 +175,7 @@ def platform_of(machine: Environment) -> str:
 
 def for_python(machine: Environment, python: str) -> Environment:
     """The machine with another Python."""
-    return replace(machine, facts={**machine.facts, "python": Known(python, "option")})
+    return machine._replace(facts={**machine.facts, "python": Known(python, "option")})
 
 
 def recorded(machine: Environment) -> dict[str, str]:

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +227,7 @@ def distributions(folders: Iterable[Path]) -> Iterator[tuple[Headers, Distributi
     for found in MetadataPathFinder().find_distributions(context):
         headers = scan((found.read_text("METADATA") or found.read_text("PKG-INFO") or "").encode())
         name = headers.name or place_of(found).name.partition("-")[0]
-        yield replace(headers, name=normalised(name)), found
+        yield headers._replace(name=normalised(name)), found
 
 
 def files_of(found: Distribution) -> set[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from envcheck.matrix.profiles import open_profile
 MATRIX = load(environ={})
 NVILA = open_profile(MATRIX.folder, "nvila")
 PATCHED = Finding("patch-applied", Severity.INFO, "t", observed={"deepspeed": "0.9.5", "patch": "vila-deepspeed-mics"})
-OTHER_PATCH = replace(PATCHED, observed={"deepspeed": "0.9.5", "patch": "another"})
+OTHER_PATCH = PATCHED._replace(observed={"deepspeed": "0.9.5", "patch": "another"})
 PACKAGES = {"torch": "2.3.0", "triton": "3.1.0", "deepspeed": "0.9.5"}
 SOME = Environment(packages={name: Distribution(name, version) for name, version in PACKAGES.items()})
 
@@ -39,7 +38,7 @@ def copied_files(deep: list[Finding] | None) -> tuple[Done, list[str]]:
         ([], Done.NOT_DONE, ["profile-patch"]),
         ([PATCHED], Done.DONE, []),
         ([OTHER_PATCH], Done.NOT_DONE, ["profile-patch"]),
-        ([replace(PATCHED, id="patch-half-applied")], Done.NOT_DONE, ["profile-patch"]),
+        ([PATCHED._replace(id="patch-half-applied")], Done.NOT_DONE, ["profile-patch"]),
     ],
 )
 def test_replaced_files_are_seen_by_the_deep_checks_alone(deep: list[Finding] | None, state: Done, ids: list[str]) -> None:
@@ -81,9 +80,9 @@ def test_a_conflict_that_the_project_makes_on_purpose_is_expected() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(CONFLICT, observed={"torch": "2.3.0", "triton": "3.0.0"}),
-        replace(CONFLICT, subjects=("triton", "torch"), observed={"torch": "2.3.0"}),
-        replace(CONFLICT, id="something-else"),
+        CONFLICT._replace(observed={"torch": "2.3.0", "triton": "3.0.0"}),
+        CONFLICT._replace(subjects=("triton", "torch"), observed={"torch": "2.3.0"}),
+        CONFLICT._replace(id="something-else"),
     ],
 )  # fmt: skip
 def test_any_other_conflict_stays(other: Finding) -> None:
@@ -91,7 +90,7 @@ def test_any_other_conflict_stays(other: Finding) -> None:
 
 
 def test_an_error_elsewhere_keeps_a_profile_from_being_ready() -> None:
-    report = attached(replace(CONFLICT, id="wrong-gradient", severity=Severity.ERROR))
+    report = attached(CONFLICT._replace(id="wrong-gradient", severity=Severity.ERROR))
     assert report.extra["profile"]["readiness"] == Readiness.DEGRADED.value
     assert "1 error against this environment" in report.notes[-1]
     assert attached().extra["profile"]["readiness"] == Readiness.UNDECIDED.value

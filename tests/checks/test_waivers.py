@@ -44,12 +44,12 @@ def test_the_nearest_file_upwards_is_read(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(f'{head}\nrule-a = {{ reason = "r" }}\n')
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
-    assert [waiver.id for waiver in find(inner)] == ["rule-a"]
+    assert [waiver.id for waiver in find(str(inner))] == ["rule-a"]
     (tmp_path / "a" / ".git").mkdir()
-    assert find(inner) == []
+    assert find(str(inner)) == []
 
 
 def test_malformed_toml_is_an_input_error(tmp_path: Path) -> None:
     Path(tmp_path / ".envcheck.toml").write_text("waivers = [")
     with pytest.raises(InputError, match="TOML"):
-        find(tmp_path)
+        find(str(tmp_path))

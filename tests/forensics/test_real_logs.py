@@ -36,7 +36,7 @@ def matrix() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log, "load", functools.lru_cache(load))
         patch.setattr(signature, "load", functools.lru_cache(signature.load))
-        patch.setattr(Matrix, "_rule", functools.lru_cache(maxsize=None)(Matrix._rule))
+        patch.setattr(Matrix, "rule", functools.lru_cache(maxsize=None)(Matrix.rule))
         patch.setattr(Matrix, "__hash__", object.__hash__)
         yield
 

@@ -57,6 +57,16 @@ def test_a_cut_off_cache_is_rebuilt(tmp_path: Path) -> None:
     assert [rule.id for rule in load(str(place), cached(tmp_path)).rules()] == ["deepspeed-a"]
 
 
+def test_a_cache_that_goes_while_it_is_used_is_made_again(tmp_path: Path) -> None:
+    place = folder(tmp_path / "m", GOOD, pairs={"row": [{"a": 1}]})
+    expected = list(load(str(place), cached(tmp_path)).rules())
+    matrix = load(str(place), cached(tmp_path))
+    (store,) = (tmp_path / "cache").iterdir()
+    store.unlink()
+    assert list(matrix.rules()) == expected
+    assert matrix.table("pairs") == {"row": [{"a": 1}]}
+
+
 @pytest.mark.parametrize("environ", [{}, {"HOME": ""}, {"HOME": "/proc/nowhere"}, {"XDG_CACHE_HOME": "/dev/null"}])
 def test_no_home_or_a_read_only_one_is_no_error(tmp_path: Path, environ: dict[str, str]) -> None:
     assert len(load(str(folder(tmp_path, GOOD)), environ)) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -128,8 +128,7 @@ def attach(report: Report, outcome: ProfileOutcome) -> Report:
     note = f"profile {outcome.profile.name}: {readiness.value} ({_sentence(outcome)})"
     if elsewhere:
         note += f"; the matrix has {len(elsewhere)} error{'s' if len(elsewhere) > 1 else ''} against this environment"
-    return replace(
-        report,
+    return report._replace(
         findings=findings,
         skipped=(*report.skipped, *outcome.skips),
         stack=(*report.stack, StackRow("profile", f"{outcome.profile.name} [{outcome.profile.id}]", outcome.profile.file)),
@@ -146,7 +145,7 @@ def expected(finding: Finding, outcome: ProfileOutcome) -> Finding:
         item = outcome.wanted.get(name)
         if item is not None and item.origin == OVERRIDE and name == finding.subjects[-1] and satisfies(version, item.spec):
             why = f"expected: {outcome.profile.name} puts `{name}{item.spec}` in place on purpose"
-            return replace(finding, severity=Severity.INFO, because=(*finding.because, why), fixes=())
+            return finding._replace(severity=Severity.INFO, because=(*finding.because, why), fixes=())
     return finding
 
 
