@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     unseen = studied.skipped if studied else []
     deep: list[Finding] | None = None
     if args.deep:
-        deep, skipped = deep_outcomes(args, context)
+        context, deep, skipped = deep_outcomes(args, context)
         more, unseen = more + deep, unseen + skipped
     if args.lock:
         held, skipped = lock_outcomes(args, context)
@@ -101,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
     return emit(build_report(context, accepted, more, unseen, extra), args)
 
 
-def deep_outcomes(args: argparse.Namespace, context: Context) -> tuple[list[Finding], list[Skip]]:
-    """What the deep checks say.
+def deep_outcomes(args: argparse.Namespace, context: Context) -> tuple[Context, list[Finding], list[Skip]]:
+    """What the deep checks say, and the context with the facts that only they can tell.
 
     Raises:
         UsageError: There is only a snapshot to look at.
@@ -113,7 +113,8 @@ def deep_outcomes(args: argparse.Namespace, context: Context) -> tuple[list[Find
     if args.snapshot:
         raise UsageError("`--deep` reads installed files, and a snapshot has none", hints=("give `--python` instead",))
     with progress() as say:
-        return run_deep(context, args.python, say)
+        deep = run_deep(context, args.python, say)
+    return deep.context, deep.findings, deep.skips
 
 
 def lock_outcomes(args: argparse.Namespace, context: Context) -> tuple[list[Finding], list[Skip]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from envcheck.checks.deep import caches, integrity, patches
+from envcheck.checks.deep import caches, integrity, links, patches
 from envcheck.checks.deep.inventory import take_inventory
 from envcheck.checks.deep.target import Target
 from envcheck.facts.interpreter import other, own
@@ -15,12 +16,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from envcheck.checks.context import Context, Outcome
+    from envcheck.facts.model import Fact
 
 
-def run_deep(
-    context: Context, python: str | None, say: Callable[[str], None] = lambda _: None,
-) -> tuple[list[Finding], list[Skip]]:  # fmt: skip
-    """Every deep check on one environment; findings and skips in the order they came.
+@dataclass(frozen=True, slots=True)
+class Deep:
+    """What the deep checks found: findings and skips in the order they came, and the context with the facts they add."""
+
+    findings: list[Finding]
+    skips: list[Skip]
+    context: Context
+
+
+def run_deep(context: Context, python: str | None, say: Callable[[str], None] = lambda _: None) -> Deep:
+    """Every deep check on one environment.
 
     Args:
         context: Facts and matrix, as the other checks get them.
@@ -34,18 +43,23 @@ def run_deep(
     target = Target(own() if python is None else other(python), context, say)
     findings: list[Finding] = []
     skips: list[Skip] = []
-    for outcome in _outcomes(target):
+    facts: dict[str, Fact] = {}
+    for outcome in _outcomes(target, facts):
         if isinstance(outcome, Finding):
             findings.append(outcome)
         else:
             skips.append(outcome)
-    return findings, skips
+    environment = replace(context.environment, facts={**context.environment.facts, **facts})
+    return Deep(findings, skips, replace(context, environment=environment))
 
 
-def _outcomes(target: Target) -> Iterator[Outcome]:
+def _outcomes(target: Target, facts: dict[str, Fact]) -> Iterator[Outcome]:
     environment = target.context.environment
     found = take_inventory(target)
     seen = patches.sightings(load_patches(target.context.matrix.folder), environment, found)
     yield from integrity.judge(found, patches.explained(seen))
     yield from patches.judge(seen, environment)
+    linked, known = links.check_links(target, {path: claims[0].info for path, claims in found.claims.items()})
+    facts.update(known)
+    yield from linked
     yield from caches.check_caches(target)
