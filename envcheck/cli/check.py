@@ -77,6 +77,10 @@ def add_deep_options(parser: argparse.ArgumentParser) -> None:
         "--deep", action="store_true",
         help="also compare every installed file with RECORD, link every extension, follow every import; imports nothing",
     )  # fmt: skip
+    group.add_argument(
+        "--import", action="store_true", dest="really",
+        help="also import the watched packages (torch's companions, deepspeed, transformers ...), each in a child process",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     more = studied.findings if studied else []
     unseen = studied.skipped if studied else []
     deep: list[Finding] | None = None
-    if args.deep:
+    if args.deep or args.really:
         context, deep, skipped = deep_outcomes(args, context)
         more, unseen = more + deep, unseen + skipped
     if args.lock:
@@ -111,9 +115,11 @@ def deep_outcomes(args: argparse.Namespace, context: Context) -> tuple[Context, 
     from envcheck.checks.deep.run import run_deep  # noqa: PLC0415 - only with --deep
 
     if args.snapshot:
-        raise UsageError("`--deep` reads installed files, and a snapshot has none", hints=("give `--python` instead",))
+        raise UsageError(
+            "`--deep` and `--import` look at installed files, and a snapshot has none", hints=("give `--python` instead",),
+        )  # fmt: skip
     with progress() as say:
-        deep = run_deep(context, args.python, say)
+        deep = run_deep(context, args.python, say, files=args.deep, really=args.really)
     return deep.context, deep.findings, deep.skips
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from envcheck.checks.deep import caches, integrity, links, patches
+from envcheck.checks.deep import caches, imports, integrity, links, patches, real_imports
 from envcheck.checks.deep.inventory import take_inventory
 from envcheck.checks.deep.target import Target
 from envcheck.facts.interpreter import other, own
@@ -28,13 +29,18 @@ class Deep:
     context: Context
 
 
-def run_deep(context: Context, python: str | None, say: Callable[[str], None] = lambda _: None) -> Deep:
+def run_deep(
+    context: Context, python: str | None, say: Callable[[str], None] = lambda _: None, *,
+    files: bool = True, really: bool = False,
+) -> Deep:  # fmt: skip
     """Every deep check on one environment.
 
     Args:
         context: Facts and matrix, as the other checks get them.
         python: The interpreter, or None for the running one.
         say: Told in a few words what is being done.
+        files: Read the installed files.
+        really: Import the watched packages, in child processes.
 
     Raises:
         CouldNotLookError: The interpreter does not answer.
@@ -44,13 +50,15 @@ def run_deep(context: Context, python: str | None, say: Callable[[str], None] = 
     findings: list[Finding] = []
     skips: list[Skip] = []
     facts: dict[str, Fact] = {}
-    for outcome in _outcomes(target, facts):
+    told = [_outcomes(target, facts)] if files else []
+    told += [real_imports.check_real_imports(target)] if really else []
+    for outcome in chain.from_iterable(told):
         if isinstance(outcome, Finding):
             findings.append(outcome)
         else:
             skips.append(outcome)
-    environment = replace(context.environment, facts={**context.environment.facts, **facts})
-    return Deep(findings, skips, replace(context, environment=environment))
+    environment = context.environment._replace(facts={**context.environment.facts, **facts})
+    return Deep(findings, skips, context._replace(environment=environment))
 
 
 def _outcomes(target: Target, facts: dict[str, Fact]) -> Iterator[Outcome]:
@@ -62,4 +70,5 @@ def _outcomes(target: Target, facts: dict[str, Fact]) -> Iterator[Outcome]:
     linked, known = links.check_links(target, {path: claims[0].info for path, claims in found.claims.items()})
     facts.update(known)
     yield from linked
+    yield from imports.check_imports(target)
     yield from caches.check_caches(target)

@@ -1,0 +1,1 @@
+"""What importing a package would do, found from its source text: nothing is imported, and no code of it runs."""
