@@ -85,6 +85,11 @@ def add_deep_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check and report; returns the exit code."""
+    return emit(examine(args), args)
+
+
+def examine(args: argparse.Namespace) -> Report:
+    """Everything that the options ask for, as a report."""
     accepted = waivers.find(os.curdir)
     matrix = load(args.matrices)
     profile = read_profile(args.profile, matrix.folder) if args.profile else None
@@ -101,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
     extra = {"effective": [row._asdict() for row in studied.effective]} if studied else {}
     if profile:
         found, complete = hold_profile(context, profile, deep)
-        return emit(complete(build_report(context, accepted, [*more, *found], unseen, extra)), args)
-    return emit(build_report(context, accepted, more, unseen, extra), args)
+        return complete(build_report(context, accepted, [*more, *found], unseen, extra))
+    return build_report(context, accepted, more, unseen, extra)
 
 
 def deep_outcomes(args: argparse.Namespace, context: Context) -> tuple[Context, list[Finding], list[Skip]]:

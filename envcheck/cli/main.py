@@ -26,6 +26,7 @@ COMMANDS = {
     "log": "say what a training log shows: loss 0.0, learning rate 0.0, NaN, skipped steps, and why",
     "params": "say which parameters of a model are not loaded, not initialised, frozen or unreachable",
     "lock": "lock requirements with hashes: uv resolves, the matrix decides what may be combined",
+    "run": "check, refuse on errors, else run a command with the monitor on",
     "matrix": "list, show, lint or count the rules",
 }
 

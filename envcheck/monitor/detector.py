@@ -58,6 +58,10 @@ class Detector:
         if record.check:
             self._see_check(record)
 
+    def established(self) -> tuple[Observation, ...]:
+        """What `feed` has returned so far, with the present counts."""
+        return tuple(one for one in self._all(ended=False) if one.kind in self._reported)
+
     def finish(self) -> tuple[Observation, ...]:
         """Everything established, isolated events too, in the order in which it was first seen."""
         return tuple(sorted(self._all(ended=True), key=lambda one: (one.step, list(Kind).index(one.kind))))

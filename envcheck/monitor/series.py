@@ -176,7 +176,7 @@ class Norms:
         if self.seen > 1 or norm:  # DeepSpeed says 0.0 before it has completed a step
             self.zero.see(record, hit=norm == 0)
         self.sentinel.see(record, hit=named is not None and (self.sentinel.row == 0 or norm == self.previous))
-        self.same.see(record, hit=norm == self.previous and norm != 0)
+        self.same.see(record, hit=norm == self.previous and norm != 0 and math.isfinite(norm))
         if named and self.sentinel.row > 1:
             self.groups = named
         self._see_jump(record, norm)

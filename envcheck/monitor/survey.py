@@ -37,23 +37,23 @@ def _reached(fact: ParameterFact) -> bool:
 
 #: Kind -> which parameters show it, and how it is said; the second table needs the last survey.
 AT_ONCE: dict[Kind, tuple[Callable[[ParameterFact], bool], str]] = {
-    Kind.WEIGHTS_NON_FINITE: (lambda fact: fact.values == "non-finite", "hold non-finite values before the first step"),
-    Kind.WEIGHTS_SUSPECT: (_garbage, "hold values before the first step that look like uninitialised memory"),
-    Kind.NOT_IN_CHECKPOINT: (_absent, "are not in the checkpoint that the model was loaded from"),
-    Kind.NOT_IN_OPTIMIZER: (_outside, "are trainable and in no parameter group of the optimizer"),
-    Kind.MADE_LATE: (lambda fact: bool(fact.late), "became trainable after the optimizer was built, and are not in it"),
+    Kind.WEIGHTS_NON_FINITE: (lambda fact: fact.values == "non-finite", "not finite before the first step"),
+    Kind.WEIGHTS_SUSPECT: (_garbage, "values that look like uninitialised memory before the first step"),
+    Kind.NOT_IN_CHECKPOINT: (_absent, "not in the checkpoint that the model was loaded from"),
+    Kind.NOT_IN_OPTIMIZER: (_outside, "trainable and in no parameter group of the optimizer"),
+    Kind.MADE_LATE: (lambda fact: bool(fact.late), "made or unfrozen after the optimizer was built, and not in it"),
 }
 AT_LAST: dict[Kind, tuple[Callable[[ParameterFact], bool], str]] = {
     Kind.NO_GRADIENT: (
         lambda fact: bool(fact.trainable) and fact.received is False,
-        "are trainable and never received a gradient",
+        "trainable and never reached by a gradient",
     ),
     Kind.GRADIENT_ZERO: (
         lambda fact: bool(fact.trainable) and fact.received is not False and bool(fact.gradient_zero),
-        "are trainable and received only gradients that are exactly zero",
+        "trainable and reached only by gradients that are exactly zero",
     ),
-    Kind.NEVER_CHANGED: (lambda fact: _reached(fact) and fact.changed is False, "get gradients and never changed"),
-    Kind.FROZEN_CHANGED: (lambda fact: fact.trainable is False and fact.changed is True, "are frozen and have changed"),
+    Kind.NEVER_CHANGED: (lambda fact: _reached(fact) and fact.changed is False, "never changed although gradients arrive"),
+    Kind.FROZEN_CHANGED: (lambda fact: fact.trainable is False and fact.changed is True, "frozen and changed all the same"),
 }
 
 
@@ -73,7 +73,7 @@ class Surveys:
             about = tuple(fact for fact in facts if shows(fact))
             if about:
                 candidates = sum(fact.trainable is about[0].trainable for fact in facts)
-                self._note(record, kind, f"{listing(about)} {words}", about, candidates)
+                self._note(record, kind, f"{words}: {listing(about)}", about, candidates)
 
     def _note(self, record: Record, kind: Kind, text: str, about: tuple[ParameterFact, ...], of: int) -> None:
         values = {"absent": sum(bool(fact.absent) for fact in about), "trainable": sum(bool(fact.trainable) for fact in about)}
@@ -95,3 +95,8 @@ def listing(about: tuple[ParameterFact, ...]) -> str:
     names = ", ".join(f"`{fact.name}`" for fact in about[:LISTED])
     more = len(about) - LISTED
     return f"{names} and {more} more parameters" if more > 0 else names
+
+
+def notable(fact: ParameterFact) -> bool:
+    """Does the parameter show anything at all?"""
+    return any(shows(fact) for shows, _ in (*AT_ONCE.values(), *AT_LAST.values()))

@@ -1,0 +1,93 @@
+"""The ranks of a run: do all of them have a monitor, and what did each see? Collectives only after all have agreed on them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+#: Seconds that ranks wait for one another's monitor, once, when it is attached.
+AGREE_SECONDS = 20.0
+
+PREFIX = "envcheck-monitor"
+
+#: Words of whoever decides.
+YES, NO = 1, 2
+
+
+class Ranks:
+    """This process among the ranks.
+
+    Attributes:
+        rank: This rank.
+        size: World size.
+        together: Every rank has a monitor, so that collectives are safe.
+    """
+
+    def __init__(self) -> None:
+        import torch.distributed as dist  # noqa: PLC0415 - torch is there already
+
+        self.live = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank() if self.live else 0
+        self.size = dist.get_world_size() if self.live else 1
+        self.together = self.size == 1
+        self._store: Any = None
+
+    def agree(self, what: str, seconds: float = AGREE_SECONDS) -> bool:
+        """Find out whether all ranks come to this place; every rank gets the same answer, and none waits for ever.
+
+        Each rank counts itself in the store of the process group. Whoever decides first (rank 0 when all are counted, or any rank
+        whose patience ends) takes the turn; its word holds for all. Only `add` is used, which stores of every torch have.
+        """
+        if self.size == 1:
+            return True
+        store = self._join()
+        if store is None:
+            return False
+        store.add(f"{what}/here", 1)
+        end = time.monotonic() + seconds
+        while not (word := store.add(f"{what}/word", 0)):
+            complete = self.rank == 0 and store.add(f"{what}/here", 0) == self.size
+            if (complete or time.monotonic() > end) and store.add(f"{what}/turn", 1) == 1:
+                word = store.add(f"{what}/word", YES if complete else NO)
+                break
+            time.sleep(0.002)
+        self.together = bool(word == YES)
+        return self.together
+
+    def _join(self) -> Any:  # noqa: ANN401 - a torch store
+        if self._store is not None:
+            return self._store
+        import torch.distributed as dist  # noqa: PLC0415 - torch is there already
+
+        try:
+            self._store = dist.PrefixStore(PREFIX, dist.distributed_c10d._get_default_store())  # noqa: SLF001
+        except (AttributeError, RuntimeError, ValueError):
+            return None
+        return self._store
+
+    def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """The tensors of all ranks, on the CPU; a collective. Shapes must be equal on all ranks."""
+        import torch  # noqa: PLC0415 - torch is there already
+        import torch.distributed as dist  # noqa: PLC0415 - likewise
+
+        if self.size == 1:
+            return [values.detach().cpu()]
+        nccl = dist.get_backend() == "nccl"
+        mine = values.detach().to(torch.cuda.current_device() if nccl else "cpu")
+        gathered = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(gathered, mine.contiguous())
+        return [one.cpu() for one in gathered]
+
+    def propose(self, step: int) -> None:
+        """Ask all ranks to stop after `step`; the first proposal for a step stands."""
+        store = self._join()
+        if store is not None:
+            store.add(f"stop/{step}", 1)
+
+    def proposed(self, step: int) -> bool:
+        """Did a rank ask for a stop after `step`? Every rank that asks in that step gets the same answer."""
+        store = self._join()
+        return store is not None and store.add(f"stop/{step}", 0) > 0

@@ -1,0 +1,147 @@
+"""The monitor on the real Trainer and DeepSpeed, two gloo ranks on the CPU: each fault is named, healthy runs are silent."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.probe.targets import target
+
+pytestmark = [pytest.mark.slow, pytest.mark.network]
+
+ROOT = Path(__file__).parent.parent.parent
+TRAIN = Path(__file__).parent / "target" / "train.py"
+RANKS = 2
+
+Found = dict[str, list[dict[str, Any]]]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def train(version: str, scenarios: list[dict[str, Any]], folder: Path, ranks: int = RANKS) -> Found:
+    """Run the scenarios one after another; scenario name -> findings of rank 0, the other ranks' ids checked against them."""
+    python = target(version)
+    port = str(free_port())
+    started = []
+    for rank in range(ranks):
+        env = {
+            **os.environ, "PYTHONPATH": str(ROOT), "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks),
+            "LOCAL_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "DS_ACCELERATOR": "cpu",
+            "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1",
+            "TORCH_EXTENSIONS_DIR": str(folder / "extensions"), "ENVCHECK_MONITOR_PYTHON": sys.executable,
+            "ENVCHECK_MONITOR_DEBUG": "1",
+        }  # fmt: skip
+        output = (folder / f"output{rank}").open("w", encoding="utf-8")
+        argv = [python, str(TRAIN), json.dumps(scenarios), str(folder)]
+        started.append((subprocess.Popen(argv, env=env, cwd=folder, stdout=output, stderr=output), output))
+    try:
+        codes = [process.wait(900) for process, _ in started]
+    finally:
+        for process, output in started:
+            process.kill()
+            output.close()
+    said = (folder / "output0").read_text(encoding="utf-8")
+    assert codes == [0] * ranks, said[-3000:]
+    assert "an error of its own" not in said
+    return {one["name"]: read(folder, one["name"], 0) for one in scenarios}
+
+
+def read(folder: Path, name: str, rank: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / f"{name}.{rank}.json").read_text(encoding="utf-8"))["findings"]
+    return found
+
+
+def scenario(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, **more}
+
+
+#: Name -> what is planted, and words that the first two findings (or causes) must hold between them.
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "nan-weight": (
+        {"fault": "nan-weight", "dtype": "bf16"},
+        "not finite before the first step: `model.layers.1.mlp.up_proj.weight`",
+    ),
+    "frozen": ({"fault": "frozen"}, "none of the 21 parameters is trainable"),
+    "left-out": ({"fault": "projector-left-out"}, "in no parameter group of the optimizer: `mm_projector.1.weight`"),
+    "late": (
+        {"fault": "late-projector"},
+        "made or unfrozen after the optimizer was built, and not in it: `mm_projector.2.weight`",
+    ),
+    "lr": (
+        {"fault": "lr", "config": {"scheduler": {"type": "OneCycle", "params": {"cycle_min_lr": 0, "cycle_max_lr": 0}}}},
+        "the learning rate is 0",
+    ),
+    "short": ({"fault": "short-checkpoint"}, "not finite before the first step: `mm_projector.1.weight`"),
+    "labels": ({"fault": "labels-ignored"}, "the loss is not finite"),
+    "unused": ({"fault": "unused"}, "never reached by a gradient: `extra.weight`"),
+}
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    scenarios = [scenario(name, **planted) for name, (planted, _) in FAULTS.items()]
+    return train("0.19.8", scenarios, tmp_path_factory.mktemp("faults"))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_is_named_first_or_second(faults: Found, name: str) -> None:
+    found = faults[name]
+    assert found
+    said = [text for one in found[:2] for text in one["because"]]
+    assert any(FAULTS[name][1] in text for text in said), found[:3]
+
+
+def test_0_17_6_keeps_only_the_last_micro_batch_and_the_first_step_says_so(tmp_path: Path) -> None:
+    scenarios = [
+        scenario("zero2", stage=2, accumulation=3, steps=3),
+        scenario("zero2-bf16", stage=2, accumulation=3, dtype="bf16", steps=3),
+        scenario("engine", way="engine", stage=2, accumulation=3, steps=3),
+        scenario("zero1", stage=1, accumulation=3, steps=3),
+        scenario("zero3", stage=3, accumulation=3, steps=3),
+        scenario("alone", stage=2, accumulation=1, steps=3),
+    ]
+    found = train("0.17.6", scenarios, tmp_path)
+    words = {name: [text for one in seen for text in one["because"]] for name, seen in found.items()}
+    for name in ("zero2", "zero2-bf16", "engine"):
+        assert any("only micro-batch 3 of 3 counted" in text for text in words[name]), words[name]
+    assert [found[name] for name in ("zero1", "zero3", "alone")] == [[], [], []]
+
+
+def test_a_stop_is_agreed_and_every_rank_ends_after_the_same_step(tmp_path: Path) -> None:
+    found = train("0.19.8", [scenario("stop", fault="nan-weight", dtype="bf16", action="auto", steps=40)], tmp_path)
+    assert found["stop"]
+    ends = [text for text in (tmp_path / "output0").read_text(encoding="utf-8").splitlines() if "training is stopped" in text]
+    other = [text for text in (tmp_path / "output1").read_text(encoding="utf-8").splitlines() if "training is stopped" in text]
+    assert ends == other
+    assert len(ends) == 1
+
+
+def test_twenty_healthy_runs_give_no_finding(tmp_path: Path) -> None:
+    scenarios = []
+    for seed in range(20):
+        stage, accumulation, dtype = (2, 3, 1, 2)[seed % 4], 1 + seed % 3, ("fp32", "bf16")[seed // 4 % 2]
+        model = ("llama", "projector")[seed % 2]
+        way = "engine" if seed % 5 == 4 else "trainer"
+        more = {"accumulation": accumulation, "dtype": dtype, "model": model, "way": way}
+        scenarios.append(scenario(f"healthy{seed}", seed=seed, stage=stage, steps=12, **more))
+    found = train("0.19.8", scenarios, tmp_path)
+    assert {name: seen for name, seen in found.items() if seen} == {}
+    checked = [
+        one
+        for item in scenarios
+        for line in (tmp_path / f"{item['name']}.jsonl").read_text(encoding="utf-8").splitlines()
+        for one in json.loads(line).get("check", ())
+    ]
+    assert len(checked) >= 20 * 2 * 2
+    assert {one["kind"] for one in checked} == {"equal"}
