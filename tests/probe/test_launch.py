@@ -102,7 +102,10 @@ def test_a_probe_that_is_told_to_end_takes_its_ranks_and_its_folder_along(
     pids, scratch = tmp_path / "pids", tmp_path / "scratch"
     scratch.mkdir()
     body = f"open({str(pids)!r}, 'a').write(str(os.getpid()) + '\\n')\nstart()\ntime.sleep(600)\n"
-    argv = [sys.executable, "-m", "envcheck", "probe", "--python", fake(body), "--path", "engine"]
+    # A shell that starts a job in the background has it ignore SIGINT, and so would every child.
+    start = f"import signal; signal.signal({int(how)}, signal.default_int_handler if {int(how)} == 2 else signal.SIG_DFL)"
+    argv = [sys.executable, "-c", f"{start}; from envcheck.cli.main import entry; entry()", "probe"]
+    argv += ["--python", fake(body), "--path", "engine"]
     env = {**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
