@@ -68,11 +68,11 @@ def test_the_setup_script_is_idempotent_and_survives_being_killed(tmp_path: Path
     first = run(*script, cwd=source)
     assert first.returncode == 0, first.stderr
     assert "verdict: ok" in first.stdout
-    stamp = (source / ".venv" / ".envcheck-setup").stat().st_mtime_ns
+    stamp = (source / ".venv" / ".envcheck" / "stamp").stat().st_mtime_ns
     second = run(*script, cwd=source)
     assert second.returncode == 0
     assert "up to date" in second.stderr
-    assert (source / ".venv" / ".envcheck-setup").stat().st_mtime_ns == stamp
+    assert (source / ".venv" / ".envcheck" / "stamp").stat().st_mtime_ns == stamp
 
 
 def test_the_setup_script_installs_uv_where_there_is_none(tmp_path: Path) -> None:
@@ -95,5 +95,5 @@ def test_the_setup_script_says_what_is_wrong(argv: list[str], env: dict[str, str
 
 
 def test_the_setup_script_passes_shellcheck() -> None:
-    done = run(Path(sys.executable).with_name("shellcheck"), "environment_setup.sh", ".ci/run", cwd=ROOT)
+    done = run(Path(sys.executable).with_name("shellcheck"), "environment_setup.sh", ".ci/run", "tests/run.sh", cwd=ROOT)
     assert done.returncode == 0, done.stdout

@@ -69,7 +69,7 @@ def exit_code(report: Report, fail_on: str) -> int:
     return int(ExitCode.COULD_NOT_LOOK if any(skip.asked for skip in report.skipped) else ExitCode.OK)
 
 
-def write(text: str, output: str | None) -> None:
+def write(text: str, output: str | None, what: str = "report") -> None:
     """Write to standard output, or to a file under a temporary name that is then renamed.
 
     Raises:
@@ -80,7 +80,7 @@ def write(text: str, output: str | None) -> None:
         return
     from envcheck.files import write_whole  # noqa: PLC0415 - slow to import, and reports mostly go to standard output
 
-    write_whole(output, text, "report")
+    write_whole(output, text, what)
 
 
 def on_terminal() -> bool:

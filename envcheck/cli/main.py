@@ -27,6 +27,7 @@ COMMANDS = {
     "params": "say which parameters of a model are not loaded, not initialised, frozen or unreachable",
     "lock": "lock requirements with hashes: uv resolves, the matrix decides what may be combined",
     "run": "check, refuse on errors, else run a command with the monitor on",
+    "setup": "write, run and verify an environment from a lock; lint a setup script",
     "matrix": "list, show, lint or count the rules",
 }
 

@@ -88,27 +88,28 @@ def kind_of(value: object) -> str:
     return names.get(type(value), "an object")
 
 
-def parse(text: str, where: str) -> Fields:
-    """The JSON object of a text.
+def parse(text: str, where: str, what: str = "snapshot") -> Fields:
+    """The JSON object of a text; `what` it should be is for messages.
 
     Raises:
         InputError: Too large, empty, not JSON, not an object; with line and column where there is one.
     """
     if len(text) > LARGEST:
-        raise InputError(f"the snapshot is larger than {LARGEST >> 20} MiB", where=where)
+        raise InputError(f"the {what} is larger than {LARGEST >> 20} MiB", where=where)
     if not text.strip():
-        raise InputError("the snapshot is empty", where=where, hints=("`envcheck snapshot` writes one",))
+        hints = ("`envcheck snapshot` writes one",) if what == "snapshot" else ()
+        raise InputError(f"the {what} is empty", where=where, hints=hints)
     try:
         document = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_fields, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         place = f"{where}:{error.lineno}:{error.colno}"
-        raise InputError(f"the snapshot is not JSON: {error.msg}", where=place) from error
+        raise InputError(f"the {what} is not JSON: {error.msg}", where=place) from error
     except RecursionError as error:
-        raise InputError("the snapshot is nested too deeply", where=where) from error
+        raise InputError(f"the {what} is nested too deeply", where=where) from error
     except ValueError as error:
-        raise InputError(f"the snapshot is not usable JSON: {error}", where=where) from error
+        raise InputError(f"the {what} is not usable JSON: {error}", where=where) from error
     if not isinstance(document, Fields):
-        raise InputError(f"the snapshot must be a JSON object, not {kind_of(document)}", where=where)
+        raise InputError(f"the {what} must be a JSON object, not {kind_of(document)}", where=where)
     return document
 
 

@@ -1,0 +1,283 @@
+"""`envcheck setup`: write, run and verify an environment from a lock; lint other people's setup scripts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from envcheck.cli.console import add_report_options, emit, write
+from envcheck.cli.inputs import read_environment, read_text
+from envcheck.errors import ExitCode, ToolError, UsageError
+from envcheck.findings import Report, Severity, Skip, sort_findings
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from envcheck.findings import Finding
+    from envcheck.reproduce.manifest import Manifest
+    from envcheck.reproduce.plan import Plan, Trial
+    from envcheck.resolve.lockfile import Lock
+
+#: Seconds that `bash -n` may take.
+PATIENCE = 20.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the actions of `envcheck setup` and their options."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    writer = actions.add_parser("write", help="a lock as a bash script that makes the environment")
+    add_plan_options(writer)
+    writer.add_argument("-o", "--output", metavar="FILE", default="environment_setup.sh", help="default: %(default)s")
+    writer.add_argument("--conda", metavar="NAME", default="", help="make a conda environment of that name instead of a venv")
+    writer.add_argument(
+        "--beside", action="store_true", help="leave the lock a file beside the script instead of putting it inside"
+    )
+    writer.add_argument("--probe", action="store_true", help="run `envcheck probe` after `envcheck check`")
+    writer.add_argument(
+        "--test-lock", metavar="FILE", help="what `--test` of the script installs instead (stays a file beside it)"
+    )
+    writer.add_argument("--test-script", metavar="FILE", help="the bash file that `--test` then runs")
+    runner = actions.add_parser("run", help="the same here and now")
+    add_plan_options(runner)
+    runner.add_argument(
+        "--with-python", metavar="PATH", help="interpreter to make the environment with (default: the first that fits)"
+    )
+    add_verify(actions.add_parser("verify", help="tell two environments apart by what is installed in them"))
+    add_lint(actions.add_parser("lint", help="what of a setup script will not reproduce"))
+
+
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
+    """What is installed where."""
+    parser.add_argument("--lock", metavar="FILE", required=True, help="a pylock.toml, or a requirements.txt with digests")
+    parser.add_argument("--venv", metavar="DIR", default=".venv", help="the environment's folder (default: %(default)s)")
+    parser.add_argument("--patches", metavar="FILE", help="TOML list of files copied over installed ones, with digests")
+    parser.add_argument(
+        "--editable", metavar="DIR", default="", help="install the project in DIR in place, without its dependencies"
+    )
+    parser.add_argument("--requires-python", metavar="RANGE", default="", help="such as >=3.10 (default: what the lock says)")
+    parser.add_argument("--matrices", metavar="DIR", help="another matrix folder")
+
+
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    """The options of `verify`."""
+    parser.add_argument(
+        "--manifest",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a manifest.json that a setup left; given twice, the two are compared (default: .venv/.envcheck/manifest.json)",
+    )
+    parser.add_argument("--python", metavar="PATH", help="compare with this environment as it is now")
+    add_report_options(parser)
+
+
+def add_lint(parser: argparse.ArgumentParser) -> None:
+    """The options of `lint`."""
+    parser.add_argument("script", metavar="SCRIPT", help="a bash script; `-` is standard input")
+    facts = parser.add_mutually_exclusive_group()
+    facts.add_argument("--python", metavar="PATH", help="compare wheels also with this interpreter's environment")
+    facts.add_argument("--snapshot", metavar="FILE", help="compare wheels also with these facts")
+    parser.add_argument("--check", action="store_true", help="also what the matrix knows of the versions that the script pins")
+    parser.add_argument("--project", metavar="DIR", help="where the script runs (default: the script's folder)")
+    parser.add_argument("--matrices", metavar="DIR", help="another matrix folder")
+    add_report_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one action; returns the exit code."""
+    actions: dict[str, Callable[[argparse.Namespace], int]] = {
+        "write": run_write,
+        "run": run_plan,
+        "verify": run_verify,
+        "lint": run_lint,
+    }
+    return actions[args.action](args)
+
+
+# write and run
+
+
+def run_write(args: argparse.Namespace) -> int:
+    """Write the script; returns the exit code."""
+    from envcheck.reproduce.shell import script_of  # noqa: PLC0415 - one action a run
+
+    output = "environment_setup.sh" if args.output == "-" else args.output
+    plan = read_plan(args, Path(output).parent)
+    write(script_of(plan, output), args.output, "script")
+    if args.output != "-":
+        print(f"envcheck: wrote {args.output}: {plan.lock.packages} packages, {plan.pythons.words}", file=sys.stderr)
+    return int(ExitCode.OK)
+
+
+def run_plan(args: argparse.Namespace) -> int:
+    """Make the environment here; returns the exit code."""
+    from envcheck.reproduce.replay import Replay, refuse_unwritable  # noqa: PLC0415 - one action a run
+
+    base = Path.cwd()
+    plan = read_plan(args, base)
+    folder = base / args.venv
+    refuse_unwritable(folder)
+    python = Path(args.with_python) if args.with_python else None
+    with progress() as tell:
+        Replay(plan, folder, base, python, tell).run()
+    print(f"envcheck: {args.venv} holds the {plan.lock.packages} packages of {args.lock}", file=sys.stderr)
+    return int(ExitCode.OK)
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[int, int, str], None]]:
+    """Where steps are told: a bar with the time on a terminal, else a line each on standard error."""
+    if not sys.stderr.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
+        yield lambda step, steps, text: print(f"envcheck: [{step}/{steps}] {text}", file=sys.stderr, flush=True)
+        return
+    from rich.console import Console  # noqa: PLC0415 - only on a terminal
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - likewise
+
+    columns = (MofNCompleteColumn(), BarColumn(bar_width=20), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda step, steps, text: bar.update(task, completed=step, total=steps, description=text)
+
+
+def read_plan(args: argparse.Namespace, base: Path) -> Plan:
+    """The plan that the options describe; paths in it are relative to `base`.
+
+    Raises:
+        InputError: The lock or the patch list cannot be used.
+        UsageError: Paths lead out of `base`, or a wheel of the lock is for another environment.
+    """
+    from envcheck.reproduce.locks import machine_of, placed, pythons_of, read_lock, read_patches, torch_indexes  # noqa: PLC0415
+    from envcheck.reproduce.plan import Plan, check_path  # noqa: PLC0415 - one action a run
+
+    text = read_text(args.lock, "lock")
+    kind, lock = read_lock(text, args.lock)
+    conda, beside = getattr(args, "conda", ""), getattr(args, "beside", False) or args.action == "run"
+    if conda and not all(letter.isalnum() or letter in "._-" for letter in conda):
+        raise UsageError(f"`--conda {conda}` is not the name of a conda environment")
+    pythons = pythons_of(lock, args.requires_python)
+    refuse_wrong_wheels(lock, pythons.lowest if pythons.lowest == pythons.highest else 0, args)
+    system, machine = machine_of(lock)
+    return Plan(
+        placed(text, kind, len(lock.packages), relative(args.lock, base) if beside else ""),
+        venv=args.venv if args.action == "run" else check_path(args.venv, "the environment"),
+        conda=conda,
+        pythons=pythons,
+        system=system,
+        machine=machine,
+        indexes=torch_indexes(lock),
+        patches=read_patches(read_text(args.patches, "patch list"), args.patches) if args.patches else (),
+        editable=relative(args.editable, base) if args.editable else "",
+        probe=getattr(args, "probe", False),
+        trial=read_trial(args, base),
+    )
+
+
+def read_trial(args: argparse.Namespace, base: Path) -> Trial | None:
+    """What the script's `--test` does, where both options are given."""
+    lock, script = getattr(args, "test_lock", None), getattr(args, "test_script", None)
+    if not lock and not script:
+        return None
+    if not lock or not script:
+        raise UsageError("`--test-lock` and `--test-script` go together")
+    from envcheck.reproduce.locks import placed, read_lock  # noqa: PLC0415 - one action a run
+    from envcheck.reproduce.plan import Trial  # noqa: PLC0415 - likewise
+
+    text = read_text(lock, "lock")
+    kind, read = read_lock(text, lock)
+    return Trial(placed(text, kind, len(read.packages), relative(lock, base)), relative(script, base))
+
+
+def relative(name: str, base: Path) -> str:
+    """A path as seen from `base`.
+
+    Raises:
+        UsageError: It does not lie below.
+    """
+    try:
+        found = Path(name).resolve().relative_to(base.resolve()).as_posix()
+    except ValueError as error:
+        raise UsageError(f"`{name}` does not lie below the folder of the script", where=str(base)) from error
+    return posixpath.normpath(found)
+
+
+def refuse_wrong_wheels(lock: Lock, minor: int, args: argparse.Namespace) -> None:
+    """Refuse a lock whose wheels were compiled for another torch, CUDA, ABI or Python than the lock itself has."""
+    from envcheck.checks.context import Context  # noqa: PLC0415 - one action a run
+    from envcheck.checks.wheels import check_wheel_names  # noqa: PLC0415 - likewise
+    from envcheck.matrix.database import load  # noqa: PLC0415 - likewise
+    from envcheck.reproduce.locks import as_environment  # noqa: PLC0415 - likewise
+
+    context = Context(as_environment(lock, minor), load(args.matrices))
+    wrong = [item for item in check_wheel_names(context) if not isinstance(item, Skip) and item.severity is Severity.ERROR]
+    if wrong:
+        reasons = "; ".join(f"`{item.subjects[0]}`: {', '.join(item.because)}" for item in wrong)
+        raise UsageError(f"the lock holds wheels for another environment: {reasons}", where=args.lock)
+
+
+# verify
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Compare two environments; returns the exit code."""
+    from envcheck.reproduce.manifest import differences, rows  # noqa: PLC0415 - one action a run
+
+    first, second = read_pair(args)
+    report = Report(findings=sort_findings(list(differences(first, second))), stack=tuple(rows(first, second)))
+    return emit(report, args)
+
+
+def read_pair(args: argparse.Namespace) -> tuple[Manifest, Manifest]:
+    """The two manifests that the options name: two files, or a file and an environment as it is now."""
+    from envcheck.reproduce.manifest import interpreter, load, take  # noqa: PLC0415 - one action a run
+
+    names = args.manifest or [str((Path(args.python) if args.python else Path(".venv")) / ".envcheck" / "manifest.json")]
+    if len(names) > 2 or (len(names) == 2 and args.python):  # noqa: PLR2004 - a comparison has two sides
+        raise UsageError("two are compared: two `--manifest`, or one and `--python`")
+    if not args.manifest and args.python:
+        python = interpreter(args.python)
+        names = [str(python.parent.parent / ".envcheck" / "manifest.json")]
+    manifests = [load(read_text(name, "manifest"), name) for name in names]
+    if len(manifests) == 1:
+        place = args.python or str(Path(names[0]).parent.parent)
+        manifests.append(take(interpreter(place), tuple(manifests[0].patched)))
+    return manifests[0], manifests[1]
+
+
+# lint
+
+
+def run_lint(args: argparse.Namespace) -> int:
+    """Lint a script; returns the exit code."""
+    from envcheck.matrix.database import load  # noqa: PLC0415 - one action a run
+    from envcheck.reproduce.lint import lint  # noqa: PLC0415 - likewise
+
+    text = read_text(args.script, "script")
+    given = read_environment(args) if args.python or args.snapshot else None
+    folder = Path(args.project) if args.project else Path() if args.script == "-" else Path(args.script).parent
+    report = lint(text, args.script, folder, load(args.matrices), given, check=args.check)
+    return emit(with_syntax(report, text, args.script), args)
+
+
+def with_syntax(report: Report, text: str, where: str) -> Report:
+    """The report with what `bash -n` says; a skip where there is no bash."""
+    from envcheck.process import run as run_child  # noqa: PLC0415 - one action a run
+    from envcheck.reproduce.lint import sort_by_line, syntax_finding  # noqa: PLC0415 - likewise
+
+    environment = {name: value for name, value in os.environ.items() if name not in ("BASH_ENV", "ENV")}
+    try:
+        done = run_child(["bash", "-n"], timeout=PATIENCE, stdin=text, env=environment)
+    except ToolError as error:
+        return _not_parsed(report, error.message)
+    if done.timed_out:
+        return _not_parsed(report, done.outcome)
+    found: list[Finding] = [] if done.returncode == 0 else [syntax_finding(where, done.stderr)]
+    return report._replace(findings=sort_by_line([*report.findings, *found]))
+
+
+def _not_parsed(report: Report, reason: str) -> Report:
+    return report._replace(skipped=(*report.skipped, Skip("bash -n", reason, asked=True)))

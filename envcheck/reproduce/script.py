@@ -1,0 +1,629 @@
+"""A bash script as the commands it runs, in order, with what is known of every word. Parsed by tree-sitter, never executed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from envcheck.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tree_sitter import Node
+
+#: Larger texts are not read: the largest setup scripts of training projects have some hundred lines.
+LARGEST = 1 << 20
+
+#: More commands than this (functions and loops are written out) are not followed.
+MOST_COMMANDS = 5_000
+
+#: Nor more parts of the script, written out, than this.
+MOST_VISITS = 60_000
+
+#: Stands for the folder that a `$(python -c ...)` asks the interpreter for.
+SITE = "<site-packages>"
+ASKS_FOR_SITE = re.compile(r"getsitepackages|get_python_lib|sysconfig|purelib|platlib|\.__path__|\.__file__|pip\S* show|usersite")
+
+#: Each byte as the parser gets it: itself, or a letter where it is no ASCII.
+HIDDEN = bytes(range(0x80)) + b"x" * 0x80
+
+SHELLS = ("sh", "bash", "dash", "ksh", "ash")
+
+#: Words before a command that change nothing about what it installs; sudo's options with a value are rare enough to leave.
+PREFIXES = ("sudo", "command", "exec", "nohup", "time", "builtin", "env", "nice", "stdbuf", "retry")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a command; where not all of it is known, `text` holds the source of the rest."""
+
+    text: str
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """An arm of an `if` or `case` (named by the byte where that begins); other kinds of condition have arm -1."""
+
+    start: int
+    arm: int
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One simple command.
+
+    Attributes:
+        words: Name and arguments, prefixes such as `sudo` and `conda run` taken off.
+        line: From 1; of the call's body where it is in a function.
+        source: As written, one line.
+        branches: The conditions it stands under, outermost first.
+        captured: True inside `$(...)`.
+        feeds: Name of the command that reads its output through a pipe, or an empty string.
+        fed_by: The command before it in the pipe.
+        writes: Target of `> FILE`, or an empty string.
+        given: Text of a here-document or here-string.
+        environment: Assignments before the command.
+    """
+
+    words: tuple[Word, ...]
+    line: int
+    source: str
+    branches: tuple[Branch, ...] = ()
+    captured: bool = False
+    feeds: str = ""
+    fed_by: Command | None = None
+    writes: str = ""
+    given: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The program's name without its folder."""
+        return self.words[0].text.rpartition("/")[2] if self.words else ""
+
+    @property
+    def arguments(self) -> tuple[Word, ...]:
+        """The words after the name."""
+        return self.words[1:]
+
+    def excludes(self, other: Command) -> bool:
+        """Whether the two stand in different arms of one `if` or `case`, so that at most one runs."""
+        arms = {branch.start: branch.arm for branch in self.branches if branch.arm >= 0}
+        return any(arms.get(item.start, item.arm) != item.arm for item in other.branches if item.arm >= 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A part of the script that was not followed."""
+
+    line: int
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What a script does.
+
+    Attributes:
+        commands: In the order in which they run, functions written out where they are called.
+        unread: What could not be followed.
+        strict: Whether `set -e` (or `-o errexit`) stands outside every condition.
+    """
+
+    commands: tuple[Command, ...]
+    unread: tuple[Unread, ...]
+    strict: bool
+
+
+def parse(text: str, where: str) -> Script:
+    """The commands of a bash script.
+
+    Raises:
+        InputError: Empty, too large, binary, for another interpreter, or nested beyond reading.
+    """
+    _refuse(text, where)
+    walk = Walk()
+    try:
+        walk.read(text)
+        walk.finish()
+    except RecursionError as error:
+        raise InputError("the script is nested too deeply to be read", where=where) from error
+    except OverflowError as error:
+        raise InputError(
+            "the script comes to more commands than can be followed", where=where, hints=("loops and functions are written out",)
+        ) from error
+    return Script(tuple(walk.commands), tuple(sorted(walk.unread, key=lambda item: item.line)), walk.strict)
+
+
+def _refuse(text: str, where: str) -> None:
+    if len(text) > LARGEST:
+        raise InputError(f"the script is larger than {LARGEST >> 20} MiB", where=where)
+    if "\0" in text:
+        raise InputError("this is a binary file, not a script", where=where)
+    if not text.strip():
+        raise InputError("the script is empty", where=where)
+    first = text.partition("\n")[0]
+    if first.startswith("#!"):
+        words = first[2:].split()
+        names = [word.rpartition("/")[2] for word in words if not word.startswith("-")]
+        name = (names[1:] or [""])[0] if names[:1] == ["env"] else (names or [""])[0]
+        if name not in SHELLS:
+            raise InputError(f"this is a script for `{name}`, not for bash", where=f"{where}:1")
+
+
+#: A variable's value: a text, the items of an array, or None where it is not known.
+Value = str | tuple[str, ...] | None
+
+
+@dataclass(slots=True)
+class Walk:
+    """The walk over the syntax tree, with the variables as they stand."""
+
+    commands: list[Command] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)
+    strict: bool = False
+    variables: dict[str, Value] = field(default_factory=dict)
+    functions: dict[str, tuple[Node, bytes]] = field(default_factory=dict)
+    called: set[str] = field(default_factory=set)
+    active: list[str] = field(default_factory=list)
+    branches: list[Branch] = field(default_factory=list)
+    assigned: list[set[str]] = field(default_factory=list)
+    captured: bool = False
+    visits: int = 0
+    source: bytes = b""
+
+    def read(self, text: str) -> None:
+        """Parse a text and follow it."""
+        before, self.source = self.source, text.encode(errors="replace")
+        self.visit(tree_of(self.source))
+        self.source = before
+
+    def text(self, node: Node) -> str:
+        """The source of a node."""
+        return self.source[node.start_byte : node.end_byte].decode(errors="replace")
+
+    def visit(self, node: Node) -> None:
+        """Follow one node."""
+        self.visits += 1
+        if self.visits > MOST_VISITS:
+            raise OverflowError
+        method = getattr(self, f"on_{node.type}", None)
+        if method is not None:
+            method(node)
+        elif node.type not in ("comment", "word", "heredoc_start", "heredoc_end"):
+            self.children(node)
+
+    def children(self, node: Node) -> None:
+        """Follow the named children in order."""
+        for child in node.named_children:
+            self.visit(child)
+
+    def finish(self) -> None:
+        """Name the functions that nobody called."""
+        for name, (node, source) in self.functions.items():
+            self.source = source
+            if name not in self.called:
+                self.skip(node, f"function `{name}` is never called here")
+
+    def skip(self, node: Node, reason: str) -> None:
+        """Note a part that was not followed."""
+        self.unread.append(Unread(line_of(node), one_line(self.text(node)), reason))
+
+    def on_ERROR(self, node: Node) -> None:  # noqa: N802 - the node's name
+        """What the parser could not read is noted; the rest inside is followed."""
+        self.skip(node, "it is not bash as the parser knows it")
+        self.children(node)
+
+    def on_function_definition(self, node: Node) -> None:
+        """Remember the body; it is followed where the function is called."""
+        name, body = node.child_by_field_name("name"), node.child_by_field_name("body")
+        if name is not None and body is not None:
+            self.functions[self.text(name)] = (body, self.source)
+
+    # Conditions
+
+    def arm(self, nodes: list[Node], branch: Branch) -> None:
+        """Follow nodes under a condition; what they assign is not known afterwards."""
+        self.branches.append(branch)
+        self.assigned.append(set())
+        for node in nodes:
+            self.visit(node)
+        self.branches.pop()
+        for name in self.assigned.pop():
+            self.assign(name, None)
+
+    def on_if_statement(self, node: Node) -> None:
+        """The condition runs always; of the arms at most one."""
+        body: list[Node] = []
+        conditions = {child.id for child in node.children_by_field_name("condition")}
+        for child in node.named_children:
+            if child.id in conditions:
+                self.visit(child)
+            elif child.type not in ("elif_clause", "else_clause"):
+                body.append(child)
+        self.arm(body, Branch(node.start_byte, 0))
+        clauses = [child for child in node.named_children if child.type in ("elif_clause", "else_clause")]
+        for number, clause in enumerate(clauses, 1):
+            self.arm(clause.named_children, Branch(node.start_byte, number))
+
+    def on_case_statement(self, node: Node) -> None:
+        """Of the items at most one runs."""
+        for number, item in enumerate(child for child in node.named_children if child.type == "case_item"):
+            values = {child.id for child in item.children_by_field_name("value")}
+            self.arm([child for child in item.named_children if child.id not in values], Branch(node.start_byte, number))
+
+    def on_while_statement(self, node: Node) -> None:
+        """The body may run."""
+        self.arm(node.named_children, Branch(node.start_byte, -1))
+
+    def on_c_style_for_statement(self, node: Node) -> None:
+        """The body may run."""
+        self.arm([child for child in node.named_children if child.type == "do_group"], Branch(node.start_byte, -1))
+
+    def on_list(self, node: Node) -> None:
+        """`a && b` runs both unless something failed; `a || b` the second only in some cases."""
+        left, *right = node.named_children
+        self.visit(left)
+        if any(child.type == "||" for child in node.children):
+            self.arm(right, Branch(node.start_byte, -1))
+        else:
+            for child in right:
+                self.visit(child)
+
+    def on_for_statement(self, node: Node) -> None:
+        """A loop over words that are known is written out."""
+        name = self.text(node.named_children[0])
+        body = [child for child in node.named_children if child.type == "do_group"]
+        words = [word for child in node.children_by_field_name("value") for word in self.words(child)]
+        if words and all(word.known and not set("*?[") & set(word.text) for word in words):
+            for word in words:
+                self.variables[name] = word.text
+                for child in body:
+                    self.visit(child)
+            return
+        self.assign(name, None)
+        self.arm(body, Branch(node.start_byte, -1))
+
+    # Variables
+
+    def assign(self, name: str, value: Value) -> None:
+        """Bind a variable; conditions that it is bound under remember it."""
+        self.variables[name] = value
+        for names in self.assigned:
+            names.add(name)
+
+    def on_variable_assignment(self, node: Node) -> None:
+        """Bind the variable where its value is known."""
+        name, value = node.child_by_field_name("name"), node.child_by_field_name("value")
+        if name is None:
+            return
+        if value is not None and value.type == "array":
+            items = [word for child in value.named_children for word in self.words(child)]
+            known: Value = tuple(word.text for word in items) if all(word.known for word in items) else None
+        else:
+            words = self.joined([value]) if value is not None else Word("")
+            known = words.text if words.known else None
+        appended = any(child.type == "+=" for child in node.children)
+        self.assign(self.text(name), None if appended else known)
+
+    # Commands
+
+    def on_command(self, node: Node) -> None:
+        """One simple command."""
+        self.command(node)
+
+    def on_pipeline(self, node: Node) -> None:
+        """Each command, with its neighbours in the pipe."""
+        at = -1
+        for child in node.named_children:
+            start = len(self.commands)
+            self.visit(child)
+            if len(self.commands) == start:
+                at = -1
+                continue
+            if at >= 0:
+                self.commands[at] = replace(self.commands[at], feeds=self.commands[start].name)
+                self.commands[start] = replace(self.commands[start], fed_by=self.commands[at])
+            at = len(self.commands) - 1
+
+    def on_redirected_statement(self, node: Node) -> None:
+        """The command, with the file it writes and the text it is given."""
+        start = len(self.commands)
+        for child in node.named_children:
+            if child.type not in ("file_redirect", "heredoc_redirect", "herestring_redirect"):
+                self.visit(child)
+        target, last = "", len(self.commands) - 1
+        for child in node.named_children:
+            if child.type == "file_redirect" and any(item.type in (">", ">>", "&>") for item in child.children):
+                destination = child.child_by_field_name("destination")
+                descriptor = child.child_by_field_name("descriptor")
+                if destination is not None and (descriptor is None or self.text(descriptor) == "1"):
+                    target = self.joined([destination]).text
+            elif child.type == "heredoc_redirect":
+                self.heredoc(child)
+            elif child.type == "herestring_redirect" and len(self.commands) > start:
+                self.commands[-1] = replace(self.commands[-1], given=self.text(child))
+        if target and last >= start:
+            self.commands[last] = replace(self.commands[last], writes=target)
+
+    def heredoc(self, node: Node) -> None:
+        """Follow what stands beside a here-document (`<<EOF | bash`, `<<EOF && ...`); its text is data."""
+        for child in node.named_children:
+            if child.type == "heredoc_body" and self.commands:
+                self.commands[-1] = replace(self.commands[-1], given=self.text(child))
+            elif child.type == "file_redirect":
+                destination = child.child_by_field_name("destination")
+                if destination is not None and self.commands:
+                    self.commands[-1] = replace(self.commands[-1], writes=self.joined([destination]).text)
+            elif child.type in ("command", "pipeline", "list"):
+                self.visit(child)
+
+    def command(self, node: Node) -> None:
+        """One simple command: follow its substitutions, take prefixes off, write functions and `bash -c` out."""
+        words: list[Word] = []
+        environment: list[tuple[str, str]] = []
+        end = -1
+        for child in node.named_children:
+            if child.type == "variable_assignment":
+                name, value = child.child_by_field_name("name"), child.child_by_field_name("value")
+                if name is not None:
+                    environment.append((self.text(name), self.joined([value]).text if value is not None else ""))
+            elif child.type == "command_name":
+                words += [word for inner in child.named_children for word in self.words(inner)]
+            elif child.type not in ("file_redirect", "herestring_redirect", "heredoc_redirect"):
+                if words and child.start_byte == end:
+                    words[-1] = self.rejoined(words[-1], child)
+                else:
+                    words += self.words(child)
+            end = child.end_byte
+        words = stripped(words)
+        if words:
+            self.run(node, words, environment)
+
+    def rejoined(self, word: Word, node: Node) -> Word:
+        """One word that the parser took for two: it cuts `$1==$2` before the last digit."""
+        if word.text.endswith("$") and self.text(node).isdigit():
+            value = self.variables.get(self.text(node))
+            known = isinstance(value, str)
+            return Word(word.text[:-1] + (str(value) if known else f"${self.text(node)}"), known and word.known)
+        return Word(word.text + self.joined([node]).text, known=False)
+
+    def run(self, node: Node, words: list[Word], environment: list[tuple[str, str]]) -> None:
+        """A command with its words known: a function's body, a nested script, or the command itself."""
+        name = words[0].text
+        if name in self.functions and name not in self.active:
+            self.call(name, words[1:])
+            return
+        nested = nested_script(words)
+        if nested is not None:
+            self.nested(node, nested)
+            return
+        if len(self.commands) >= MOST_COMMANDS:
+            raise OverflowError
+        if name == "set" and not self.branches and errexit(words[1:]):
+            self.strict = True
+        self.commands.append(
+            Command(
+                tuple(words),
+                line_of(node),
+                one_line(self.text(node)),
+                tuple(self.branches),
+                self.captured,
+                environment=tuple(environment),
+            )
+        )
+
+    def call(self, name: str, arguments: list[Word]) -> None:
+        """A function's body, with its arguments bound."""
+        self.called.add(name)
+        self.active.append(name)
+        saved = {key: value for key, value in self.variables.items() if key.isdigit() or key in "@*"}
+        for key in saved:
+            del self.variables[key]
+        for number, word in enumerate(arguments, 1):
+            self.variables[str(number)] = word.text if word.known else None
+        everything = tuple(word.text for word in arguments) if all(word.known for word in arguments) else None
+        self.variables["@"] = self.variables["*"] = everything
+        before = self.source
+        body, self.source = self.functions[name]
+        self.visit(body)
+        self.source = before
+        for key in [key for key in self.variables if key.isdigit() or key in "@*"]:
+            del self.variables[key]
+        self.variables.update(saved)
+        self.active.pop()
+
+    def nested(self, node: Node, text: str) -> None:
+        """The commands of `bash -c TEXT` or `eval TEXT`, at the line of the whole."""
+        if len(self.active) > 20:  # noqa: PLR2004 - a text that runs itself
+            raise RecursionError
+        start = len(self.commands)
+        self.active.append("bash -c")
+        self.read(text)
+        self.active.pop()
+        for index in range(start, len(self.commands)):
+            self.commands[index] = replace(self.commands[index], line=line_of(node))
+
+    # Words
+
+    def words(self, node: Node) -> list[Word]:
+        """The words that one node of a command becomes; an unquoted variable may be several."""
+        if node.type in ("simple_expansion", "expansion"):
+            value = self.value(node)
+            if isinstance(value, tuple):
+                return [Word(item) for item in value]
+            return [Word(item) for item in value.split()] if value is not None else [Word(self.text(node), known=False)]
+        if node.type == "string" and len(node.named_children) == 1 and node.named_children[0].type == "expansion":
+            value = self.value(node.named_children[0])
+            if isinstance(value, tuple):
+                return [Word(item) for item in value]
+        return [self.joined([node])]
+
+    def joined(self, nodes: list[Node]) -> Word:
+        """The text of nodes that form one word."""
+        parts = [self.part(node) for node in nodes]
+        return Word("".join(part.text for part in parts), all(part.known for part in parts))
+
+    def part(self, node: Node) -> Word:
+        """The text of one node inside a word."""
+        kind = node.type
+        if kind in ("simple_expansion", "expansion"):
+            value = self.value(node)
+            if value is None:
+                return Word(self.text(node), known=False)
+            return Word(value if isinstance(value, str) else " ".join(value))
+        if kind == "command_substitution":
+            return self.substitution(node)
+        if kind == "process_substitution":
+            self.substitution(node)
+            return Word(self.text(node), known=False)
+        if kind == "raw_string":
+            return Word(self.text(node)[1:-1])
+        if kind in ("string", "concatenation", "command_name"):
+            return self.spelled(node)
+        if kind in ("arithmetic_expansion", "brace_expression"):
+            return Word(self.text(node), known=False)
+        text = self.text(node)
+        return Word(re.sub(r"\\(.)", r"\1", text.replace("\\\n", ""), flags=re.DOTALL) if kind == "word" else text)
+
+    def spelled(self, node: Node) -> Word:
+        """A string or concatenation: the texts between its children count too, since the parser gives blanks no node."""
+        source = self.source[node.start_byte : node.end_byte]
+        pieces: list[Word] = []
+        at = node.start_byte
+        for child in [*node.named_children, None]:
+            until = child.start_byte if child is not None else node.end_byte
+            gap = source[at - node.start_byte : until - node.start_byte].decode(errors="replace")
+            pieces.append(Word(gap.strip('"') if node.type == "string" else gap))
+            if child is not None:
+                pieces.append(Word(unescaped(self.text(child))) if child.type == "string_content" else self.part(child))
+                at = child.end_byte
+        return Word("".join(piece.text for piece in pieces), all(piece.known for piece in pieces))
+
+    def substitution(self, node: Node) -> Word:
+        """`$(...)`: its commands are followed; only the question for site-packages has a known answer."""
+        before, self.captured = self.captured, True
+        self.children(node)
+        self.captured = before
+        source = self.text(node)
+        return Word(SITE) if ASKS_FOR_SITE.search(source) else Word(one_line(source), known=False)
+
+    def value(self, node: Node) -> Value:
+        """What an expansion gives, or None where that is not known; `${NAME:-default}` gives the default."""
+        inner = node.named_children
+        if not inner:
+            return self.variables.get(self.text(node).strip("${}"))
+        first = inner[0]
+        if first.type == "subscript":
+            name = first.child_by_field_name("name")
+            index = first.child_by_field_name("index")
+            whole = index is not None and self.text(index) in ("@", "*")
+            return self.variables.get(self.text(name)) if name is not None and whole and len(inner) == 1 else None
+        found = self.variables.get(self.text(first))
+        operators = {child.type for child in node.children}
+        if len(inner) == 1 and operators <= {"${", "$", "}", first.type}:
+            return found
+        if operators & {":-", "-"}:
+            if found:
+                return found
+            rest = self.joined(inner[1:])
+            told = self.text(first).isdigit() and not rest.text  # `${1:-}`: what the caller gives matters, and is not known
+            return rest.text if rest.known and not told and self.text(first) not in self.variables else None
+        return None
+
+
+def tree_of(source: bytes) -> Node:
+    """The syntax tree of a script.
+
+    The grammar's scanner looks characters up in tables made for single bytes (`isdigit` behind a brace) and crashes on
+    large code points; what is not ASCII is therefore hidden from it. Texts are taken from the source by their offsets.
+    """
+    import tree_sitter_bash  # noqa: PLC0415 - only with `setup lint`
+    from tree_sitter import Language, Parser  # noqa: PLC0415 - likewise
+
+    hidden = source.translate(HIDDEN)
+    return Parser(Language(tree_sitter_bash.language())).parse(hidden).root_node
+
+
+def line_of(node: Node) -> int:
+    """The line a node begins on, from 1."""
+    return int(node.start_point[0]) + 1
+
+
+def one_line(text: str, width: int = 160) -> str:
+    """A text on one line, cut at `width`."""
+    flat = " ".join(text.replace("\\\n", " ").split())
+    return flat if len(flat) <= width else flat[: width - 3] + "..."
+
+
+def unescaped(text: str) -> str:
+    """The content of a double-quoted string: a backslash counts before dollar, backtick, quote, backslash and line end."""
+    return re.sub(r'\\([$`"\\])', r"\1", text.replace("\\\n", ""))
+
+
+def errexit(words: list[Word]) -> bool:
+    """Whether the arguments of `set` switch stopping at the first failure on."""
+    texts = [word.text for word in words]
+    short = any(re.fullmatch(r"-[a-zA-Z]*e[a-zA-Z]*", text) for text in texts)
+    return short or any(pair == ("-o", "errexit") for pair in pairwise(texts))
+
+
+def nested_script(words: list[Word]) -> str | None:
+    """The text of `bash -c TEXT` or `eval TEXT` where all of it is known."""
+    name = words[0].text.rpartition("/")[2]
+    rest = words[1:]
+    if name == "eval" and rest and all(word.known for word in rest):
+        return " ".join(word.text for word in rest)
+    if name in SHELLS:
+        for flag, text in pairwise(rest):
+            if re.fullmatch(r"-[a-z]*c", flag.text) and text.known:
+                return text.text
+    return None
+
+
+def stripped(words: list[Word]) -> list[Word]:
+    """The words without `sudo`, `env NAME=VALUE`, `conda run -n NAME` and the like in front."""
+    rest = list(words)
+    while rest:
+        name = rest[0].text.rpartition("/")[2]
+        if name == "command" and len(rest) > 1 and rest[1].text in ("-v", "-V"):
+            return rest
+        if name in PREFIXES and len(rest) > 1:
+            rest = list(_after_options(rest[1:], ("-u", "-g", "-n")))
+        elif name in ("conda", "mamba", "micromamba") and len(rest) > 1 and rest[1].text == "run":
+            rest = list(_after_options(rest[2:], ("-n", "--name", "-p", "--prefix", "--cwd")))
+        elif name == "uv" and len(rest) > 1 and rest[1].text == "run" and not _uv_flags(rest[2:]):
+            rest = rest[2:]
+        else:
+            return rest
+    return rest
+
+
+def _uv_flags(words: list[Word]) -> bool:
+    return not words or words[0].text.startswith("-")
+
+
+def _after_options(words: list[Word], valued: tuple[str, ...]) -> Iterator[Word]:
+    """The words after leading options and assignments."""
+    rest = list(words)
+    while rest and (rest[0].text.startswith("-") or re.match(r"[A-Za-z_]\w*=", rest[0].text)):
+        option = rest.pop(0).text
+        if option in valued and rest:
+            rest.pop(0)
+        if option == "--":
+            break
+    yield from rest
+
+
+def split_words(text: str) -> list[str]:
+    """A text as shell words; split at blanks where the quotes do not close."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
