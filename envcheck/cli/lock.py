@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from envcheck.checks.context import Context
 from envcheck.checks.waivers import Waiver, apply, find
 from envcheck.cli.check import add_settings_options, read_profile, read_training, settings_for
 from envcheck.cli.console import add_report_options, emit, progress
@@ -19,6 +20,7 @@ from envcheck.matrix.database import load
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from envcheck.findings import Waived
     from envcheck.matrix.database import Matrix
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from envcheck.resolve.nogoods import Nogood
     from envcheck.resolve.refusal import Impossible
     from envcheck.resolve.request import Request
-    from envcheck.resolve.solve import Solved
+    from envcheck.resolve.search import NoSolution
+    from envcheck.resolve.solve import Case, Solved
 
 BACKENDS = "auto, cpu, or a CUDA tag such as cu126: torch from its own index; default: what the usual index has"
 
@@ -69,9 +72,9 @@ def _add_choice_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Lock, write, report; returns the exit code."""
-    from envcheck.resolve.lockfile import lock_text  # noqa: PLC0415 - slow start is paid only here
+    from envcheck.resolve.elsewhere import compiled_here  # noqa: PLC0415 - slow start is paid only here
+    from envcheck.resolve.lockfile import lock_text  # noqa: PLC0415 - likewise
     from envcheck.resolve.profile import refusal, remarks  # noqa: PLC0415 - likewise
-    from envcheck.resolve.refusal import explain_refusal  # noqa: PLC0415 - likewise
     from envcheck.resolve.solve import Solved, solve  # noqa: PLC0415 - likewise
 
     matrix = load(args.matrices)
@@ -84,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     request = read_request(args, matrix, accepted, profile)
     with progress() as say:
         found = solve(request, matrix, progress=say)
-        impossible = None if isinstance(found, Solved) else explain_refusal(*found, say)
+        impossible = None if isinstance(found, Solved) else _explain(*found, say)
     if not isinstance(found, Solved):
         assert impossible is not None  # noqa: S101 - made above
         return emit(refusal_report(impossible, request), args)
@@ -95,7 +98,14 @@ def run(args: argparse.Namespace) -> int:
     write_whole(args.lock, text, "lock")
     findings, waived = apply((_accepted(nogood) for nogood in found.waived), waivers, today)
     findings += remarks(profile) if profile else ()
+    findings += compiled_here(found.lock, Context(found.environment(), matrix))
     return emit(report(found, request, args, findings, waived), args)
+
+
+def _explain(case: Case, found: NoSolution, say: Callable[[str], None]) -> Impossible:
+    from envcheck.resolve.refusal import explain_refusal  # noqa: PLC0415 - only where there is no lock
+
+    return explain_refusal(case, found, say)
 
 
 def read_waivers(given: list[str]) -> list[Waiver]:
@@ -189,8 +199,7 @@ def choose_backend(word: str, machine: Environment, matrix: Matrix) -> str:
     """
     if word != "auto":
         return str(word)
-    from envcheck.checks.context import Context  # noqa: PLC0415 - slow start is paid only here
-    from envcheck.checks.gpu import driver_runs  # noqa: PLC0415 - likewise
+    from envcheck.checks.gpu import driver_runs  # noqa: PLC0415 - slow start is paid only here
     from envcheck.facts.model import Absent  # noqa: PLC0415 - likewise
 
     if isinstance(machine.fact("driver"), Absent):

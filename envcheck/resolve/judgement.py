@@ -34,7 +34,7 @@ LISTED = {
     "xformers": ("xformers", "version"), "vllm": ("vllm", "version"), "triton": ("triton", "version"),
 }  # fmt: skip
 
-#: Package -> table and key whose rows speak of ranges of its releases.
+#: Package -> table and key whose rows say which GPUs a range of its releases needs.
 RANGED = {"flash-attn": ("flash_attn", "gpus"), "bitsandbytes": ("bitsandbytes", "rows")}
 
 #: The checks that judge a torch release by machine facts alone.
@@ -81,7 +81,7 @@ class Court:
     def environment(self, versions: Mapping[str, str], sources: Mapping[str, str]) -> Environment:
         """The environment that installing the set would give."""
         packages = {
-            name: Distribution(name, version, direct_url=sources.get(name, "") if "+" in version else "")
+            name: Distribution(name, version, direct_url=sources.get(name, "") if _names_a_build(name, sources) else "")
             for name, version in versions.items()
         }
         bare = self.machine._replace(packages=packages, complete=True)
@@ -140,6 +140,12 @@ def torch_source(url: str) -> str:
     return {"files.pythonhosted.org": "pypi", "download.pytorch.org": "pytorch-index"}.get(host, "")
 
 
+def _names_a_build(name: str, sources: Mapping[str, str]) -> bool:
+    """Whether a package comes from a place of its own, so that its file's name says for what it was compiled."""
+    url = sources.get(name, "")
+    return url.endswith(".whl") and not torch_source(url)
+
+
 def _implied(rule: Rule, environment: Environment) -> list[str]:
     """Packages that a rule speaks of through facts or comparisons and not through `when.packages`."""
     names = [side for item in rule.compare for side in (item.left, item.right)]
@@ -163,7 +169,7 @@ def widened(check: Check, finding: Finding, context: Context) -> Nogood | None:
         if _public(packages[name].version) in map(_public, neighbours):
             spans[name] = _run(neighbours, packages[name].version, lambda version, name=name: _all(  # type: ignore[misc]
                 check, finding.id, context, {**spans, name: [version]}))  # fmt: skip
-    terms = tuple(Term(name, _spec(context, name, spans[name])) for name in names)
+    terms = tuple(Term(name, _spec(context, finding, name, spans[name])) for name in names)
     return _nogood(finding, terms) if terms else None
 
 
@@ -176,7 +182,8 @@ def _all(check: Check, finding: str, context: Context, spans: Mapping[str, Seque
 
 
 def _reports(check: Check, finding: str, context: Context, chosen: Mapping[str, str]) -> bool:
-    packages = {**context.environment.packages, **{name: Distribution(name, version) for name, version in chosen.items()}}
+    packages = dict(context.environment.packages)
+    packages.update({name: packages[name]._replace(version=version) for name, version in chosen.items()})
     facts = {name: fact for name, fact in context.environment.facts.items() if name != "torch_cuda"}
     varied = Context(context.environment._replace(packages=packages, facts=facts), context.matrix, context.settings)
     outcomes = [item for item in check(varied) if isinstance(item, Finding) and item.id == finding]
@@ -194,9 +201,9 @@ def _run(neighbours: Sequence[str], version: str, same: Callable[[str], bool]) -
     return list(neighbours[first : last + 1])
 
 
-def _spec(context: Context, name: str, versions: Sequence[str]) -> str:
-    """The specifier of a run of releases; for a package whose table speaks of ranges, that range."""
-    if name in RANGED:
+def _spec(context: Context, finding: Finding, name: str, versions: Sequence[str]) -> str:
+    """The specifier of a run of releases; where the finding is about the GPUs of a range of releases, that range."""
+    if name in RANGED and "gpu" in finding.subjects:
         table, key = RANGED[name]
         row = row_for(context.matrix.table(table).get(key, []), versions[0])
         if row is not None:

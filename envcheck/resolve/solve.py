@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from packaging.specifiers import SpecifierSet
 
+    from envcheck.facts.model import Environment
     from envcheck.matrix.database import Matrix
     from envcheck.resolve.nogoods import Nogood, Step
     from envcheck.resolve.request import Request
@@ -53,6 +54,11 @@ class Solved:
     solution: Solution
     waived: tuple[Nogood, ...]
     calls: int
+
+    def environment(self) -> Environment:
+        """The environment that installing the lock would give."""
+        answer = self.solution.answer
+        return self.case.court.environment(answer.versions, sources(answer))
 
 
 @dataclass(slots=True)

@@ -30,6 +30,7 @@ OFFLINE = ("network was disabled", "UV_OFFLINE")
 NETWORK = re.compile(
     r"error sending request|Failed to fetch|dns error|Connection refused|timed out|Could not resolve host|tcp connect error"
 )
+UNBUILT = re.compile(r"`([a-z0-9-]+)@([^`]+)` depends on `torch`, but doesn't declare it")
 ADDRESS = re.compile(r"https?://[^\s`)]+")
 NOTES = re.compile(r"^(warning|Resolved|Using|Updating|\s*Updating|hint: `?--?)")
 
@@ -150,7 +151,20 @@ def failure(outcome: str, text: str) -> ToolError:
         found = ADDRESS.search(text)
         address = found[0].rstrip(".,") if found else "the package index"
         return ToolError(f"cannot reach {address}\n  {shown}", hints=(*meant(address), "nothing was written"))
-    return ToolError(f"uv failed ({outcome})\n  {shown}")
+    return ToolError(f"uv failed ({outcome})\n  {shown}", hints=compiled_against_torch(text))
+
+
+def compiled_against_torch(text: str) -> tuple[str, ...]:
+    """Which wheel is meant where a source archive cannot even say what it needs without torch."""
+    found = UNBUILT.search(text)
+    if not found:
+        return ()
+    name, version = found.groups()
+    wheel = f"{name.replace('-', '_')}-{version}+..."
+    return (
+        f"meant is a wheel `{wheel}` for this torch, CUDA, C++ ABI and Python from its release page",
+        f"name it: `{name} @ URL`, or put it into a folder that --find-links names; nothing was written",
+    )
 
 
 def meant(address: str) -> tuple[str, ...]:

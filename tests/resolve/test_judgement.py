@@ -93,6 +93,16 @@ def test_versions_that_must_be_equal_are_excluded_as_they_are() -> None:
     assert found[0].violated(versions)
 
 
+def test_a_wheel_named_by_url_is_judged_by_its_name() -> None:
+    wheel = "https://example.org/flash_attn-2.5.8+cu122torch2.3cxx11abiFALSE-cp310-cp310-linux_x86_64.whl"
+    versions, sources = {"torch": "2.3.0", "flash-attn": "2.5.8"}, {"torch": PYPI, "flash-attn": wheel}
+    assert not court(python="3.10").violated(versions, sources)
+    found = court(python="3.11").violated(versions, sources)
+    assert [item.id for item in found] == ["wheel-for-another-environment"]
+    found = court(python="3.10").violated({**versions, "torch": "2.4.0"}, sources)
+    assert [item.text for item in found] == ["flash-attn==2.5.8 with torch>=2.4.0,<=2.15.0"]
+
+
 def test_waived_findings_do_not_count() -> None:
     versions = {"torch": "2.10.0", "torchvision": "0.20.1"}
     assert not court(waived=frozenset({"torchvision-for-another-torch"})).violated(versions, {})

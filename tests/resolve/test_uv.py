@@ -49,6 +49,13 @@ WHEEL = """error: Failed to download `flash-attn @ https://github.com/Dao-AILab/
   cause: Failed to fetch: https://github.com/Dao-AILab/flash-attention/releases/download/v2.5.8/flash_attn-2.5.8+cu122torch2.3cxx11abiFALSE-cp310-cp310-linux_x86_64.whl
   cause: dns error
 """
+UNBUILT = """error: Failed to build `flash-attn==2.5.8`
+  cause: The build backend returned an error
+  cause: Call to `setuptools.build_meta:__legacy__.build_wheel` failed (exit status: 1)
+         ModuleNotFoundError: No module named 'torch'
+
+hint: This error likely indicates that `flash-attn@2.5.8` depends on `torch`, but doesn't declare it as a build dependency.
+"""
 
 
 def request(**more: object) -> Request:
@@ -105,6 +112,7 @@ def test_a_refusal_keeps_the_reasons() -> None:
         (UNREACHABLE, 2, "cannot reach http://127.0.0.1:9/simple/torch/"),
         (TORCH_INDEX, 2, "meant is a wheel of `torch` built for `cu126`"),
         (WHEEL, 2, "the wheel meant is `flash_attn-2.5.8+cu122torch2.3cxx11abiFALSE-cp310-cp310-linux_x86_64.whl`"),
+        (UNBUILT, 1, "meant is a wheel `flash_attn-2.5.8+...` for this torch"),
         ("error: unexpected argument", 2, "uv failed (exit 2)"),
         ("", 1, "uv failed (exit 1)"),
     ],
