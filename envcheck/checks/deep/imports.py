@@ -149,7 +149,7 @@ def check_imports(target: Target) -> Iterator[Outcome]:
     clashes = find_clashes(world, entries(world, table), frozenset(table.get("follow", ())))
     groups: dict[tuple[str, str, bool, bool], list[Clash]] = defaultdict(list)
     for clash in clashes:
-        if clash.entry.lazy and _optional(world, clash):
+        if clash.entry.lazy and is_optional(world, clash):
             continue
         importer, provider = clash.roots
         groups[importer, provider, clash.entry.lazy, bool(clash.likely)].append(clash)
@@ -161,7 +161,7 @@ def check_imports(target: Target) -> Iterator[Outcome]:
         yield Skip("imports", f"`{file}` could not be parsed by the Python that runs envcheck: {reason}{more}")
 
 
-def _optional(world: World, clash: Clash) -> bool:
+def is_optional(world: World, clash: Clash) -> bool:
     """An optional dependency of a part that is loaded on demand: not there, or what the package itself leaves out without it."""
     return world.finder.find(clash.roots[1]) is None or clash.roots[0] == clash.roots[1]
 

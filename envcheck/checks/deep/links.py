@@ -177,9 +177,14 @@ def _skips(unjudged: dict[str, set[str]]) -> Iterator[Skip]:
         yield Skip("links", f"{count} extensions want libraries of the system that are not here ({', '.join(names[:SHOWN])})")
 
 
+def _with_missing_library(symbol: str, item: Broken) -> bool:
+    """Whether the symbol is missing because torch's CUDA libraries are, and so says nothing of torch's version."""
+    return "4cuda" in symbol and any("cuda" in name for name in item.libraries)
+
+
 def _facts(broken: dict[str, Broken], needed: Iterable[str]) -> dict[str, Fact]:
     """The facts that the matrix has rules for."""
-    undefined = {name for item in broken.values() if item.torch for name in item.symbols}
+    undefined = {name for item in broken.values() if item.torch for name in item.symbols if not _with_missing_library(name, item)}
     source = "ELF tables of the installed extensions"
     facts: dict[str, Fact] = {
         "extension.undefined": Known(tuple(sorted(undefined)), source),
