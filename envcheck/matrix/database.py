@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from envcheck.cache import cache_folder, digest, write_cached
@@ -49,6 +50,7 @@ class Matrix:
         self._index_length: int = head["index"]
         self._parsed: dict[str, Any] = {}
         self._index: Index | None = None
+        self._asked: tuple[Environment, Settings, list[Candidate]] | None = None
         self._read_tables: dict[str, dict[str, Any]] = {}
 
     def __len__(self) -> int:
@@ -105,9 +107,14 @@ class Matrix:
         """The rules that no package condition rules out."""
         return (self.rule(number) for number in self.index.fitting(environment))
 
-    def possible(self, environment: Environment, settings: Settings) -> Iterator[Candidate]:
-        """The rules of which nothing is false, with what is open, without their text."""
-        return self.index.candidates(environment, settings, self.kinds)
+    def possible(self, environment: Environment, settings: Settings) -> list[Candidate]:
+        """The rules of which nothing is false, with what is open, without their text.
+
+        The last answer is kept: several checks ask of the same environment.
+        """
+        if self._asked is None or self._asked[0] is not environment or self._asked[1] is not settings:
+            self._asked = environment, settings, list(self.index.candidates(environment, settings, self.kinds))
+        return self._asked[2]
 
     @property
     def tables(self) -> list[str]:
@@ -163,7 +170,7 @@ def load(option: str | None = None, environ: Mapping[str, str] | None = None, *,
     folder, origin = find_folder(option, environ)
     files = matrix_files(folder)
     store = _cache_file(folder, files, environ) if cache else None
-    make = Making(folder, files)
+    make = partial(_make, folder, files)
     if store is not None and (found := _open_cache(store, folder, origin, make)):
         return found
     data = make()
@@ -173,24 +180,17 @@ def load(option: str | None = None, environ: Mapping[str, str] | None = None, *,
     return Matrix(folder, origin, json.loads(line), lambda start, length: rest[start : start + length])
 
 
-class Making:
-    """Makes the bytes of a cache file from the matrix's own files."""
+def _make(folder: str, files: list[os.DirEntry[str]]) -> bytes:
+    """The bytes of a cache file, from the matrix's own files.
 
-    def __init__(self, folder: str, files: list[os.DirEntry[str]]) -> None:
-        """Remember the files; nothing is read yet."""
-        self._folder, self._files = folder, files
+    Raises:
+        InputError: Mistakes in the files, all of them at once.
+    """
+    from pathlib import Path  # noqa: PLC0415 - only without a fresh cache
 
-    def __call__(self) -> bytes:
-        """Read and parse.
+    from envcheck.matrix.build import build  # noqa: PLC0415 - likewise
 
-        Raises:
-            InputError: Mistakes in the files, all of them at once.
-        """
-        from pathlib import Path  # noqa: PLC0415 - likewise
-
-        from envcheck.matrix.build import build  # noqa: PLC0415 - only without a fresh cache
-
-        return build(Path(self._folder), self._files)
+    return build(Path(folder), files)
 
 
 def matrix_files(folder: str) -> list[os.DirEntry[str]]:
@@ -214,7 +214,7 @@ def _cache_file(folder: str, files: list[os.DirEntry[str]], environ: Mapping[str
     return f"{base}/matrix-{digest(*map(os.fsencode, lines))}.jsonl"
 
 
-def _open_cache(store: str, folder: str, origin: str, make: Making) -> Matrix | None:
+def _open_cache(store: str, folder: str, origin: str, make: Callable[[], bytes]) -> Matrix | None:
     """The matrix over a cache file of which only the first line is read; None where the file is not whole."""
     try:
         with open(store, "rb") as stream:  # noqa: PTH123 - pathlib is slow
@@ -230,7 +230,7 @@ def _open_cache(store: str, folder: str, origin: str, make: Making) -> Matrix | 
 class Stored:
     """Gives pieces of a cache file; where the file has gone meanwhile, of what is made again."""
 
-    def __init__(self, file: str, line: bytes, make: Making) -> None:
+    def __init__(self, file: str, line: bytes, make: Callable[[], bytes]) -> None:
         """Take the file, its first line, and how it is made."""
         self._file, self._line, self._make = file, line, make
         self._made: bytes | None = None

@@ -6,16 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from envcheck.facts.model import Known
-from envcheck.matrix.conditions import (
-    comparison_holds,
-    fact_holds,
-    lookup,
-    operand_text,
-    package_holds,
-    setting_holds,
-)
-from envcheck.matrix.index import kind_of
-from envcheck.matrix.rule import show, subject_of_fact
+from envcheck.matrix.conditions import lookup, operand_text
+from envcheck.matrix.index import COMPARE, FACT, PACKAGE, SETTING, USE, conditions_of, holds
+from envcheck.matrix.rule import SettingCondition, show, subject_of_fact
 from envcheck.matrix.settings import UNSAID, UNSET
 from envcheck.matrix.versions import plain
 
@@ -23,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from envcheck.facts.model import Environment
-    from envcheck.matrix.rule import Rule, SettingCondition
+    from envcheck.matrix.index import Condition
+    from envcheck.matrix.rule import Rule
     from envcheck.matrix.settings import Settings
 
 
@@ -62,22 +56,19 @@ def match(rule: Rule, environment: Environment, settings: Settings, kinds: Mappi
         settings: What is known of the settings.
         kinds: Fact name -> kind, from the vocabulary.
     """
-    packages = {name: package_holds(environment, name, spec) for name, spec in rule.packages.items()}
-    if False in packages.values():
-        return None
-    facts = {name: fact_holds(environment, kind_of(kinds, name), name, text) for name, text in rule.facts.items()}
-    facts.update({str(item): comparison_holds(environment, item) for item in rule.compare})
-    if False in facts.values():
-        return None
-    conditions = [(item, setting_holds(settings, item)) for item in rule.settings]
-    if any(holds is False for _, holds in conditions):
-        return None
+    opened: list[Condition] = []
+    for item in conditions_of(rule):
+        truth = holds(item, environment, settings, kinds)
+        if truth is False:
+            return None
+        if truth is None:
+            opened.append(item)
     return Match(
         rule,
-        open_packages=tuple(name for name, holds in packages.items() if holds is None),
-        open_facts=tuple(name for name, holds in facts.items() if holds is None),
-        open_uses=tuple(word for word in rule.uses if word not in settings.uses),
-        open_settings=tuple(item for item, holds in conditions if holds is None),
+        open_packages=tuple(item.name for item in opened if item.kind == PACKAGE),
+        open_facts=tuple(item.name for item in opened if item.kind in (FACT, COMPARE)),
+        open_uses=tuple(item.name for item in opened if item.kind == USE),
+        open_settings=tuple(SettingCondition(*item.fields) for item in opened if item.kind == SETTING),
         inexact=tuple(name for name in rule.packages if not _exact(environment, name)),
     )
 
