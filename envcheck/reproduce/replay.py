@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from envcheck.errors import ToolError, UsageError
+from envcheck.files import write_whole
 from envcheck.process import run
 from envcheck.reproduce.shell import UV_LEAST, index_options, lock_form, program
+from envcheck.resolve.install import find_uv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -123,7 +124,7 @@ class Replay:
                 return Path(found)
         with contextlib.suppress(ToolError):
             request = f"3.{self.plan.pythons.highest}"
-            done = run([find_uv(), "python", "find", "--no-project", "--no-python-downloads", request], timeout=SHORT)
+            done = run([usable_uv(), "python", "find", "--no-project", "--no-python-downloads", request], timeout=SHORT)
             if done.returncode == 0 and self.suits(done.stdout.strip()):
                 return Path(done.stdout.strip())
         raise UsageError(f"no {words} on PATH", hints=("name one with --with-python PATH",))
@@ -170,9 +171,7 @@ class Replay:
         if lock.path:
             return self.base / lock.path
         path = self.state / lock.file
-        temporary = path.with_name(f".{lock.file}.{os.getpid()}.tmp")
-        temporary.write_text(lock.text, encoding="utf-8")
-        temporary.replace(path)
+        write_whole(str(path), lock.text, "lock")
         return path
 
     def standing(self, python: Path, wanted: str) -> str:
@@ -191,7 +190,7 @@ class Replay:
     def make(self, python: Path) -> None:
         """The empty environment."""
         self.child(
-            [find_uv(), "venv", "--quiet", "--allow-existing", "--no-project", "--python", str(python), "--", str(self.folder)],
+            [usable_uv(), "venv", "--quiet", "--allow-existing", "--no-project", "--python", str(python), "--", str(self.folder)],
             LONG,
         )
 
@@ -208,7 +207,7 @@ class Replay:
             *lock_form(self.plan.lock.kind),
         ]
         what = ["sync", *options, str(lock)] if ours else ["install", *options, "-r", str(lock)]
-        self.child([find_uv(), "pip", *what, *(["--reinstall"] if again else [])], LONG)
+        self.child([usable_uv(), "pip", *what, *(["--reinstall"] if again else [])], LONG)
         if self.plan.editable:
             place = [
                 "--python",
@@ -218,7 +217,7 @@ class Replay:
                 "--editable",
                 str(self.base / self.plan.editable),
             ]
-            self.child([find_uv(), "pip", "install", "--quiet", *place], LONG)
+            self.child([usable_uv(), "pip", "install", "--quiet", *place], LONG)
         if self.plan.patches:
             self.next("files copied over installed ones")
             self.keep(self.there, "patch", str(self.base), self.plan.patches_json)
@@ -231,14 +230,13 @@ class Replay:
         self.keep(python, "finish", str(self.state), wanted)
 
 
-def find_uv() -> str:
-    """The uv on PATH, else beside our interpreter.
+def usable_uv() -> str:
+    """The uv that locks were solved with, where it is new enough.
 
     Raises:
         ToolError: There is none, or it is too old.
     """
-    beside = Path(sys.executable).with_name("uv")
-    found = shutil.which("uv") or (str(beside) if beside.is_file() else "")
+    found = find_uv()
     if not found:
         raise ToolError(
             "uv is not installed", hints=("pip install 'envcheck-ml[lock]'", "a script of `setup write` installs it by itself")
