@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from envcheck.checks.deep.caches import extensions_root
 from envcheck.findings import Evidence, Finding, Fix, Severity
 from envcheck.probe import launch
 from envcheck.probe.outcome import Outcome, outcome
@@ -54,9 +55,9 @@ def probe(
 
 def stale_locks(environ: Mapping[str, str], now: float | None = None) -> tuple[Finding, ...]:
     """Lock files left in the JIT extension cache by builds that were killed: a training start waits for them for ever."""
-    home = environ.get("TORCH_EXTENSIONS_DIR") or str(
-        Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch_extensions"
-    )
+    home = extensions_root(environ)
+    if home is None:
+        return ()
     when = time.time() if now is None else now
     found = []
     for place in sorted([*Path(home).glob("*/lock"), *Path(home).glob("*/*/lock")]):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from envcheck.findings import Evidence, Finding, Fix, Severity, Skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from envcheck.checks.context import Outcome
     from envcheck.checks.deep.target import Target
@@ -34,7 +34,7 @@ class Extension(NamedTuple):
 
 def check_caches(target: Target, now: float | None = None) -> Iterator[Outcome]:
     """Locks without a build, and cached extensions that were compiled against the headers of another environment."""
-    root = cache_root(target)
+    root = extensions_root({**target.machine.variables, **target.interpreter.variables})
     if root is None:
         return
     try:
@@ -47,12 +47,12 @@ def check_caches(target: Target, now: float | None = None) -> Iterator[Outcome]:
         yield from _foreign(extension, target)
 
 
-def cache_root(target: Target) -> str | None:
+def extensions_root(variables: Mapping[str, str]) -> str | None:
     """TORCH_EXTENSIONS_DIR, else `torch_extensions` in the user's cache; None where there is no home."""
-    told = target.interpreter.variables.get("TORCH_EXTENSIONS_DIR")
+    told = variables.get("TORCH_EXTENSIONS_DIR")
     if told:
         return told
-    base = target.machine.variables.get("XDG_CACHE_HOME") or f"{target.machine.variables.get('HOME', '')}/.cache"
+    base = variables.get("XDG_CACHE_HOME") or f"{variables.get('HOME', '')}/.cache"
     return f"{base}/torch_extensions" if base.startswith("/") else None
 
 
