@@ -77,7 +77,8 @@ def test_the_monitor_is_switched_on_and_an_own_sitecustomize_still_runs(tmp_path
 def test_envcheck_is_found_where_it_is_not_installed(tmp_path: Path) -> None:
     env = {**os.environ, **run.monitored({})}
     code = "import envcheck.monitor.activation as a; import importlib.util as u; print(len(a.WAITING), u.find_spec('tests'))"
-    done = subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True, check=True, cwd=tmp_path)
+    bare = str(Path(sys.executable).resolve())  # outside the venv, in which this checkout may be installed
+    done = subprocess.run([bare, "-c", code], env=env, text=True, capture_output=True, check=True, cwd=tmp_path)
     assert done.stdout.split() == ["2", "None"]
 
 
