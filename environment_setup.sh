@@ -26,9 +26,14 @@ lock_form=requirements
 test_lock=requirements/dev.txt
 test_script=tests/run.sh
 editable=.
+build=''
+profile=''
+by_hand=''
+left_out=''
+by_hand_steps=''
 probe=no
 patches='[]'
-plan=89bb4c7cc3ab9cd4a91487ddbebb3940f3241b69ce68eeefb5515c7329c81586
+plan=f196998d1e444bca1aa664835055535ed03860ecdf403a2bdd57a81539513a87
 uv_least=0.9
 uv_lock='uv==0.13.9 \
     --hash=sha256:16963d19594e18d746a70c7fce82237bde4f2cac4cfcf0ca2b84796fe9d0c6e9 \
@@ -142,22 +147,25 @@ def digest(text: str, *files: str) -> None:
     print(total.hexdigest())
 
 
-def standing(folder: str, wanted: str, manifest_too: str = "no") -> None:
+def standing(folder: str, wanted: str, manifest_too: str = "no", by_hand: str = "") -> None:
     """done; open; or where a run was cut off or files were changed since: begun in a folder of ours, again in another."""
     finished = content(os.path.join(folder, "stamp")) == wanted.encode()
     cut_off = content(os.path.join(folder, "begun")) is not None
-    if cut_off or (finished and manifest_too == "manifest" and not unchanged(folder)):
+    if cut_off or (finished and manifest_too == "manifest" and not unchanged(folder, by_hand.split())):
         print("begun" if content(os.path.join(folder, "made")) is not None else "again")
     else:
         print("done" if finished else "open")
 
 
-def unchanged(folder: str) -> bool:
+def unchanged(folder: str, by_hand: list[str]) -> bool:
+    """Whether what is installed is what the manifest says, but for packages that are put in by hand."""
     try:
         before = json.loads(content(os.path.join(folder, "manifest.json")) or b"{}")
     except ValueError:
         return False
-    return bool(before.get("distributions") == distributions())
+    known, found = before.get("distributions", {}), distributions()
+    names = (set(known) | set(found)) - set(by_hand)
+    return all(known.get(name) == found.get(name) for name in names)
 
 
 def begin(folder: str) -> None:
@@ -473,6 +481,13 @@ find_uv() {
   printf '%s\n' "$tools/bin/uv"
 }
 
+# What a profile leaves to do: $1 is the heading, $2 one line for each.
+tell() {
+  if [ -z "$2" ]; then return; fi
+  say "$1"
+  printf '%s\n' "$2" | sed 's/^/  /' >&2
+}
+
 make_environment() {
   if [ -n "$conda_name" ]; then
     say "making $folder with Python $python_request"
@@ -502,6 +517,10 @@ install() {
   if [ ! -t 2 ]; then set -- "$@" --quiet; fi
   if [ "$lock_form" = requirements ]; then set -- "$@" --require-hashes; fi
   if [ "$standing" = again ]; then set -- "$@" --reinstall; fi
+  if [ -n "$build" ]; then
+    printf '%s\n' "$build" >"$state/build.txt"
+    set -- "$@" --build-constraints "$state/build.txt"
+  fi
   install_packages "$uv" "$@"
   if [ -n "$editable" ]; then
     "$uv" pip install --quiet --python "$there" --no-deps --no-build-isolation --editable "$editable" ||
@@ -540,7 +559,7 @@ standing=$(keep state "$state" "$wanted")
 
 step "the environment $folder"
 if [ "$standing" = "done" ] && suits "$there"; then
-  standing=$(keep_there state "$state" "$wanted" manifest)
+  standing=$(keep_there state "$state" "$wanted" manifest "$by_hand")
   standing=${standing##*$'\n'}
 fi
 if [ "$standing" = begun ] || { [ -e "$folder/bin" ] && ! suits "$there"; }; then
@@ -568,7 +587,11 @@ else
 fi
 exec 9>&-
 
-if [ "$mode" = none ]; then exit 0; fi
+tell "put in by hand, since the lock cannot hold it:" "$left_out"
+if [ "$mode" = none ]; then
+  tell "verify yourself:" "$by_hand_steps"
+  exit 0
+fi
 if [ "$mode" = test ]; then
   step "tests"
   bin=$(cd -- "$folder/bin" && pwd)
@@ -584,9 +607,10 @@ elif command -v "${ENVCHECK:-envcheck}" >/dev/null 2>&1; then
 else
   say "the environment is made, but not checked: envcheck is neither in it nor on PATH"
   say "hint: set ENVCHECK to it, or use --no-check"
+  tell "verify yourself:" "$by_hand_steps"
   exit 3
 fi
-"$1" check --python "$there" || code=$?
+"$1" check --python "$there" ${profile:+--profile "$profile"} || code=$?
 if [ "$probe" = yes ] && [ "$code" = 0 ]; then
   say "envcheck probe"
   "$1" probe --python "$there" || code=$?

@@ -72,17 +72,32 @@ def _add_choice_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Lock, write, report; returns the exit code."""
+    matrix = load(args.matrices)
+    text, told = make(args, matrix, read_profile(args.profile, matrix.folder) if args.profile else None)
+    if not text:
+        return emit(told, args)
+    if args.lock == "-":
+        sys.stdout.write(text)
+        return int(ExitCode.OK)
+    write_whole(args.lock, text, "lock")
+    return emit(told, args)
+
+
+def make(args: argparse.Namespace, matrix: Matrix, profile: Profile | None) -> tuple[str, Report]:
+    """The lock that the options ask for, in the form that its name has, and what is to be said of it.
+
+    Returns:
+        The text is empty where there is no lock; the report then says why.
+    """
     from envcheck.resolve.elsewhere import compiled_here  # noqa: PLC0415 - slow start is paid only here
     from envcheck.resolve.lockfile import lock_text  # noqa: PLC0415 - likewise
     from envcheck.resolve.profile import refusal, remarks  # noqa: PLC0415 - likewise
     from envcheck.resolve.solve import Solved, solve  # noqa: PLC0415 - likewise
 
-    matrix = load(args.matrices)
     today = datetime.datetime.now(tz=datetime.timezone.utc).date()
     waivers = read_waivers(args.waive)
-    profile = read_profile(args.profile, matrix.folder) if args.profile else None
     if profile and profile.lock.refused:
-        return emit(Report(findings=(refusal(profile),)), args)
+        return "", Report(findings=(refusal(profile),))
     accepted = {one.id: one.reason for one in waivers if one.until is None or one.until >= today}
     request = read_request(args, matrix, accepted, profile)
     with progress() as say:
@@ -90,16 +105,11 @@ def run(args: argparse.Namespace) -> int:
         impossible = None if isinstance(found, Solved) else _explain(*found, say)
     if not isinstance(found, Solved):
         assert impossible is not None  # noqa: S101 - made above
-        return emit(refusal_report(impossible, request), args)
-    text = lock_text(found.lock, args.lock)
-    if args.lock == "-":
-        sys.stdout.write(text)
-        return int(ExitCode.OK)
-    write_whole(args.lock, text, "lock")
+        return "", refusal_report(impossible, request)
     findings, waived = apply((_accepted(nogood) for nogood in found.waived), waivers, today)
     findings += remarks(profile) if profile else ()
     findings += compiled_here(found.lock, Context(found.environment(), matrix))
-    return emit(report(found, request, args, findings, waived), args)
+    return lock_text(found.lock, args.lock), report(found, request, args, findings, waived)
 
 
 def _explain(case: Case, found: NoSolution, say: Callable[[str], None]) -> Impossible:

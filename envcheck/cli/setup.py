@@ -6,19 +6,21 @@ import contextlib
 import os
 import posixpath
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envcheck.cli.console import add_report_options, emit, write
 from envcheck.cli.inputs import read_environment, read_text
 from envcheck.errors import ExitCode, ToolError, UsageError
-from envcheck.findings import Report, Severity, Skip, sort_findings
+from envcheck.findings import Report, Severity, Skip, StackRow, sort_findings
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
     from envcheck.findings import Finding
+    from envcheck.matrix.profile import Profile
     from envcheck.reproduce.manifest import Manifest
     from envcheck.reproduce.plan import Plan, Trial
     from envcheck.resolve.lockfile import Lock
@@ -53,7 +55,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
     """What is installed where."""
-    parser.add_argument("--lock", metavar="FILE", required=True, help="a pylock.toml, or a requirements.txt with digests")
+    parser.add_argument("--lock", metavar="FILE", default="", help="a pylock.toml, or a requirements.txt with digests")
+    parser.add_argument(
+        "--profile",
+        metavar="NAME",
+        default="",
+        help="what a project needs: locked now, for this machine, where no --lock is given; its further steps are told",
+    )
     parser.add_argument("--venv", metavar="DIR", default=".venv", help="the environment's folder (default: %(default)s)")
     parser.add_argument("--patches", metavar="FILE", help="TOML list of files copied over installed ones, with digests")
     parser.add_argument(
@@ -107,11 +115,15 @@ def run_write(args: argparse.Namespace) -> int:
     from envcheck.reproduce.shell import script_of  # noqa: PLC0415 - one action a run
 
     output = "environment_setup.sh" if args.output == "-" else args.output
-    plan = read_plan(args, Path(output).parent)
+    source = read_source(args)
+    if source.text is None:
+        return source.tell(args)
+    plan = read_plan(args, Path(output).parent, source)
     write(script_of(plan, output), args.output, "script")
-    if args.output != "-":
-        print(f"envcheck: wrote {args.output}: {plan.lock.packages} packages, {plan.pythons.words}", file=sys.stderr)
-    return int(ExitCode.OK)
+    if args.output == "-":
+        return int(ExitCode.OK)
+    print(f"envcheck: wrote {args.output}: {plan.lock.packages} packages, {plan.pythons.words}", file=sys.stderr)
+    return source.tell(args)
 
 
 def run_plan(args: argparse.Namespace) -> int:
@@ -119,14 +131,17 @@ def run_plan(args: argparse.Namespace) -> int:
     from envcheck.reproduce.replay import Replay, refuse_unwritable  # noqa: PLC0415 - one action a run
 
     base = Path.cwd()
-    plan = read_plan(args, base)
+    source = read_source(args)
+    if source.text is None:
+        return source.tell(args)
+    plan = read_plan(args, base, source)
     folder = base / args.venv
     refuse_unwritable(folder)
     python = Path(args.with_python) if args.with_python else None
     with progress() as tell:
         Replay(plan, folder, base, python, tell).run()
-    print(f"envcheck: {args.venv} holds the {plan.lock.packages} packages of {args.lock}", file=sys.stderr)
-    return int(ExitCode.OK)
+    print(f"envcheck: {args.venv} holds the {plan.lock.packages} packages of {source.where}", file=sys.stderr)
+    return source.tell(args)
 
 
 @contextlib.contextmanager
@@ -144,23 +159,94 @@ def progress() -> Iterator[Callable[[int, int, str], None]]:
         yield lambda step, steps, text: bar.update(task, completed=step, total=steps, description=text)
 
 
-def read_plan(args: argparse.Namespace, base: Path) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the packages of a plan come from.
+
+    Attributes:
+        text: The lock; None where a profile has none.
+        where: What messages call it.
+        profile: The profile that was named, or None.
+        report: What `envcheck lock` says of the profile, or None.
+        options: How it says it.
+    """
+
+    text: str | None
+    where: str
+    profile: Profile | None = None
+    report: Report | None = None
+    options: argparse.Namespace | None = None
+
+    def tell(self, args: argparse.Namespace) -> int:
+        """Show what is to be said of the profile and its lock; returns the exit code."""
+        if self.report is None or self.options is None:
+            return int(ExitCode.OK)
+        rows = self.report.stack
+        if self.text is not None and rows:
+            place = args.venv if args.action == "run" else args.output
+            rows = (StackRow("lock", f"in {place}", rows[0].source), *rows[1:])
+        return emit(self.report._replace(stack=rows), self.options)
+
+
+def read_source(args: argparse.Namespace) -> Source:
+    """The lock that is named, else the one that `envcheck lock --profile` makes.
+
+    Raises:
+        InputError: The lock cannot be read.
+        UsageError: Neither is named, no profile is called so, or options do not go together.
+        ToolError: uv is missing, failed, or could not reach an index.
+    """
+    import argparse  # noqa: PLC0415 - loaded by now
+
+    from envcheck.cli import lock as locking  # noqa: PLC0415 - slow start is paid only here
+    from envcheck.cli.check import read_profile  # noqa: PLC0415 - likewise
+    from envcheck.matrix.database import load  # noqa: PLC0415 - likewise
+    from envcheck.resolve.profile import remarks  # noqa: PLC0415 - likewise
+
+    if not args.profile:
+        if not args.lock:
+            raise UsageError("nothing to set up", hints=("name a lock with --lock, or a --profile",))
+        return Source(read_text(args.lock, "lock"), args.lock)
+    matrix = load(args.matrices)
+    profile = read_profile(args.profile, matrix.folder)
+    parser = argparse.ArgumentParser()
+    locking.configure(parser)
+    options = parser.parse_args(["--profile", profile.id])
+    if args.lock:
+        return Source(read_text(args.lock, "lock"), args.lock, profile, Report(findings=tuple(remarks(profile))), options)
+    if getattr(args, "beside", False):
+        hint = f"envcheck lock --profile {profile.id} -o pylock.toml, and then --lock pylock.toml"
+        raise UsageError("`--beside` leaves a lock beside the script, and there is none yet", hints=(hint,))
+    text, told = locking.make(options, matrix, profile)
+    return Source(text or None, f"profile {profile.id}", profile, told, options)
+
+
+def read_plan(args: argparse.Namespace, base: Path, source: Source) -> Plan:
     """The plan that the options describe; paths in it are relative to `base`.
 
     Raises:
         InputError: The lock or the patch list cannot be used.
         UsageError: Paths lead out of `base`, or a wheel of the lock is for another environment.
     """
-    from envcheck.reproduce.locks import machine_of, placed, pythons_of, read_lock, read_patches, torch_indexes  # noqa: PLC0415
-    from envcheck.reproduce.plan import Plan, check_path  # noqa: PLC0415 - one action a run
+    from envcheck.reproduce.by_hand import by_hand  # noqa: PLC0415 - one action a run
+    from envcheck.reproduce.locks import (  # noqa: PLC0415 - likewise
+        build_limits,
+        machine_of,
+        placed,
+        pythons_of,
+        read_lock,
+        read_patches,
+        torch_indexes,
+    )
+    from envcheck.reproduce.plan import Plan, check_path  # noqa: PLC0415 - likewise
 
-    text = read_text(args.lock, "lock")
-    kind, lock = read_lock(text, args.lock)
-    conda, beside = getattr(args, "conda", ""), getattr(args, "beside", False) or args.action == "run"
+    text = source.text or ""
+    kind, lock = read_lock(text, source.where)
+    conda, beside = getattr(args, "conda", ""), getattr(args, "beside", False) or (args.action == "run" and args.lock)
     if conda and not all(letter.isalnum() or letter in "._-" for letter in conda):
         raise UsageError(f"`--conda {conda}` is not the name of a conda environment")
     pythons = pythons_of(lock, args.requires_python)
-    refuse_wrong_wheels(lock, pythons.lowest if pythons.lowest == pythons.highest else 0, args)
+    refuse_wrong_wheels(lock, pythons.lowest if pythons.lowest == pythons.highest else 0, args, source.where)
     system, machine = machine_of(lock)
     return Plan(
         placed(text, kind, len(lock.packages), relative(args.lock, base) if beside else ""),
@@ -172,6 +258,8 @@ def read_plan(args: argparse.Namespace, base: Path) -> Plan:
         indexes=torch_indexes(lock),
         patches=read_patches(read_text(args.patches, "patch list"), args.patches) if args.patches else (),
         editable=relative(args.editable, base) if args.editable else "",
+        build=build_limits(lock),
+        by_hand=by_hand(source.profile) if source.profile else None,
         probe=getattr(args, "probe", False),
         trial=read_trial(args, base),
     )
@@ -205,7 +293,7 @@ def relative(name: str, base: Path) -> str:
     return posixpath.normpath(found)
 
 
-def refuse_wrong_wheels(lock: Lock, minor: int, args: argparse.Namespace) -> None:
+def refuse_wrong_wheels(lock: Lock, minor: int, args: argparse.Namespace, where: str) -> None:
     """Refuse a lock whose wheels were compiled for another torch, CUDA, ABI or Python than the lock itself has."""
     from envcheck.checks.context import Context  # noqa: PLC0415 - one action a run
     from envcheck.checks.wheels import check_wheel_names  # noqa: PLC0415 - likewise
@@ -216,7 +304,7 @@ def refuse_wrong_wheels(lock: Lock, minor: int, args: argparse.Namespace) -> Non
     wrong = [item for item in check_wheel_names(context) if not isinstance(item, Skip) and item.severity is Severity.ERROR]
     if wrong:
         reasons = "; ".join(f"`{item.subjects[0]}`: {', '.join(item.because)}" for item in wrong)
-        raise UsageError(f"the lock holds wheels for another environment: {reasons}", where=args.lock)
+        raise UsageError(f"the lock holds wheels for another environment: {reasons}", where=where)
 
 
 # verify

@@ -88,6 +88,13 @@ find_uv() {
   printf '%s\n' "$tools/bin/uv"
 }
 
+# What a profile leaves to do: $1 is the heading, $2 one line for each.
+tell() {
+  if [ -z "$2" ]; then return; fi
+  say "$1"
+  printf '%s\n' "$2" | sed 's/^/  /' >&2
+}
+
 make_environment() {
   if [ -n "$conda_name" ]; then
     say "making $folder with Python $python_request"
@@ -117,6 +124,10 @@ install() {
   if [ ! -t 2 ]; then set -- "$@" --quiet; fi
   if [ "$lock_form" = requirements ]; then set -- "$@" --require-hashes; fi
   if [ "$standing" = again ]; then set -- "$@" --reinstall; fi
+  if [ -n "$build" ]; then
+    printf '%s\n' "$build" >"$state/build.txt"
+    set -- "$@" --build-constraints "$state/build.txt"
+  fi
   install_packages "$uv" "$@"
   if [ -n "$editable" ]; then
     "$uv" pip install --quiet --python "$there" --no-deps --no-build-isolation --editable "$editable" ||
@@ -155,7 +166,7 @@ standing=$(keep state "$state" "$wanted")
 
 step "the environment $folder"
 if [ "$standing" = "done" ] && suits "$there"; then
-  standing=$(keep_there state "$state" "$wanted" manifest)
+  standing=$(keep_there state "$state" "$wanted" manifest "$by_hand")
   standing=${standing##*$'\n'}
 fi
 if [ "$standing" = begun ] || { [ -e "$folder/bin" ] && ! suits "$there"; }; then
@@ -183,7 +194,11 @@ else
 fi
 exec 9>&-
 
-if [ "$mode" = none ]; then exit 0; fi
+tell "put in by hand, since the lock cannot hold it:" "$left_out"
+if [ "$mode" = none ]; then
+  tell "verify yourself:" "$by_hand_steps"
+  exit 0
+fi
 if [ "$mode" = test ]; then
   step "tests"
   bin=$(cd -- "$folder/bin" && pwd)
@@ -199,9 +214,10 @@ elif command -v "${ENVCHECK:-envcheck}" >/dev/null 2>&1; then
 else
   say "the environment is made, but not checked: envcheck is neither in it nor on PATH"
   say "hint: set ENVCHECK to it, or use --no-check"
+  tell "verify yourself:" "$by_hand_steps"
   exit 3
 fi
-"$1" check --python "$there" || code=$?
+"$1" check --python "$there" ${profile:+--profile "$profile"} || code=$?
 if [ "$probe" = yes ] && [ "$code" = 0 ]; then
   say "envcheck probe"
   "$1" probe --python "$there" || code=$?

@@ -151,6 +151,13 @@ def torch_indexes(lock: Lock) -> tuple[str, ...]:
     return tuple(f"{TORCH_INDEX}{tag}" for tag in sorted(found))
 
 
+def build_limits(lock: Lock) -> tuple[str, ...]:
+    """What the lock was solved with as limits on what builds source archives."""
+    from envcheck.resolve.provenance import BUILD  # noqa: PLC0415 - one action a run
+
+    return tuple(lock.provenance.options.get(BUILD, "").splitlines()) if lock.provenance else ()
+
+
 def as_environment(lock: Lock, minor: int) -> Environment:
     """The environment that the lock makes on Python 3.`minor` (0: not known), as far as its wheels' names decide."""
     facts: dict[str, Fact] = {"python": Known(f"3.{minor}", "the lock")} if minor else {}

@@ -102,6 +102,23 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class ByHand:
+    """What a project's profile leaves to be done after its lock is installed.
+
+    Attributes:
+        profile: Its id, for `envcheck check --profile`.
+        packages: Normalised names of what is then put in; their coming is no change of the environment.
+        left_out: A line for each package that no lock holds.
+        steps: Its steps, a line each.
+    """
+
+    profile: str
+    packages: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything a script or a run needs.
 
@@ -115,6 +132,8 @@ class Plan:
         indexes: Package indexes beside the default one, such as PyTorch's for the CUDA build in the lock.
         patches: Files copied over installed ones.
         editable: Folder of a project that is installed in place, or an empty string.
+        build: Limits on what builds source archives, PEP 508 lines.
+        by_hand: What a profile leaves to do afterwards, or None.
         probe: Whether `envcheck probe` follows `envcheck check`.
         trial: What `--test` does, or None.
     """
@@ -128,12 +147,14 @@ class Plan:
     indexes: tuple[str, ...] = ()
     patches: tuple[Patch, ...] = ()
     editable: str = ""
+    build: tuple[str, ...] = ()
+    by_hand: ByHand | None = None
     probe: bool = False
     trial: Trial | None = None
 
     def digest(self) -> str:
-        """A digest over everything but the lock files that stay beside the script and the trial."""
-        data = {key: value for key, value in asdict(self).items() if key not in ("trial", "probe")}
+        """A digest over what decides the environment, but for the content of lock files that stay beside the script."""
+        data = {key: value for key, value in asdict(self).items() if key not in ("trial", "probe", "by_hand")}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -179,7 +179,8 @@ class Replay:
         found = self.keep(python, "state", str(self.state), wanted)
         fits = self.suits(self.there)
         if found == "done" and fits:
-            found = self.keep(self.there, "state", str(self.state), wanted, "manifest")
+            by_hand = " ".join(self.plan.by_hand.packages) if self.plan.by_hand else ""
+            found = self.keep(self.there, "state", str(self.state), wanted, "manifest", by_hand)
         if found == "begun" or ((self.folder / "bin").exists() and not fits):
             text = "a run was cut off, or something was changed since: beginning anew, from what is downloaded already"
             self.tell(self.step, self.steps, text)
@@ -206,6 +207,10 @@ class Replay:
             *index_options(self.plan),
             *lock_form(self.plan.lock.kind),
         ]
+        if self.plan.build:
+            limits = self.state / "build.txt"
+            write_whole(str(limits), "".join(f"{line}\n" for line in self.plan.build), "build constraints")
+            options += ["--build-constraints", str(limits)]
         what = ["sync", *options, str(lock)] if ours else ["install", *options, "-r", str(lock)]
         self.child([usable_uv(), "pip", *what, *(["--reinstall"] if again else [])], LONG)
         if self.plan.editable:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 SCHEMA = "envcheck.lock/1"
 
+#: The option that holds the limits on what builds source archives, a line each: who installs the lock needs them too.
+BUILD = "build-constraints"
+
 #: The types of JSON values that TOML has too.
 HELD = (str, int, float, dict, list)
 
@@ -42,7 +45,7 @@ class Provenance:
         waived: Rule id -> reason.
         unavoided: Ids of rules that hang on an unknown setting and could not be avoided.
         measured: Digest of the measured run whose versions were preferred, or an empty string.
-        options: Further options that change the answer: torch backend, cut-off date.
+        options: Further options that change the answer: torch backend, cut-off date, limits on builds.
     """
 
     requirements: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from envcheck.resolve.fold import fold_rules
 from envcheck.resolve.judgement import Court
 from envcheck.resolve.lockfile import Lock
 from envcheck.resolve.measured import Combination, best
-from envcheck.resolve.provenance import Provenance
+from envcheck.resolve.provenance import BUILD, Provenance
 from envcheck.resolve.request import recorded
 from envcheck.resolve.search import Answer, GaveUpError, NoSolution, Search, Solution
 from envcheck.resolve.uv import Uv
@@ -184,7 +184,10 @@ def lock_of(case: Case, found: Solution, waived: Iterable[Nogood]) -> Lock:
     assert isinstance(found.answer.payload, Lock)  # noqa: S101 - what `Uv` gives
     request, answer = case.request, found.answer.payload
     packages = tuple(replace(package, because=because(package, case, found)) for package in answer.packages)
-    options = {"torch-backend": request.torch_backend, "exclude-newer": request.exclude_newer}
+    options = {
+        "torch-backend": request.torch_backend, "exclude-newer": request.exclude_newer,
+        BUILD: "\n".join(request.build_constraints),
+    }  # fmt: skip
     provenance = Provenance(
         requirements=request.requirements,
         constraints=request.constraints,

@@ -90,22 +90,25 @@ def digest(text: str, *files: str) -> None:
     print(total.hexdigest())
 
 
-def standing(folder: str, wanted: str, manifest_too: str = "no") -> None:
+def standing(folder: str, wanted: str, manifest_too: str = "no", by_hand: str = "") -> None:
     """done; open; or where a run was cut off or files were changed since: begun in a folder of ours, again in another."""
     finished = content(os.path.join(folder, "stamp")) == wanted.encode()
     cut_off = content(os.path.join(folder, "begun")) is not None
-    if cut_off or (finished and manifest_too == "manifest" and not unchanged(folder)):
+    if cut_off or (finished and manifest_too == "manifest" and not unchanged(folder, by_hand.split())):
         print("begun" if content(os.path.join(folder, "made")) is not None else "again")
     else:
         print("done" if finished else "open")
 
 
-def unchanged(folder: str) -> bool:
+def unchanged(folder: str, by_hand: list[str]) -> bool:
+    """Whether what is installed is what the manifest says, but for packages that are put in by hand."""
     try:
         before = json.loads(content(os.path.join(folder, "manifest.json")) or b"{}")
     except ValueError:
         return False
-    return bool(before.get("distributions") == distributions())
+    known, found = before.get("distributions", {}), distributions()
+    names = (set(known) | set(found)) - set(by_hand)
+    return all(known.get(name) == found.get(name) for name in names)
 
 
 def begin(folder: str) -> None:
