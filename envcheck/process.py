@@ -90,8 +90,14 @@ def run(
         given.seek(0)
         try:
             process = subprocess.Popen(
-                list(argv), stdin=given, stdout=out, stderr=err, env=dict(env) if env is not None else None,
-                cwd=cwd, start_new_session=True, pass_fds=pass_fds,
+                list(argv),
+                stdin=given,
+                stdout=out,
+                stderr=err,
+                env=dict(env) if env is not None else None,
+                cwd=cwd,
+                start_new_session=True,
+                pass_fds=pass_fds,
             )
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)

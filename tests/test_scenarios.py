@@ -52,9 +52,7 @@ def report_of(case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize("case", cases())
 def test_scenario(case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     findings = report_of(case, tmp_path, capsys)["findings"]
-    by_level = {
-        level: {item["id"] for item in findings if item["severity"] == level} for level in ("error", "warning", "info")
-    }
+    by_level = {level: {item["id"] for item in findings if item["severity"] == level} for level in ("error", "warning", "info")}
     for level in ("error", "warning", "info"):
         assert set(case.get(level, [])) <= by_level[level]
     if case.get("only"):

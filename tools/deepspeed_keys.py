@@ -283,14 +283,8 @@ def removed_keys(release: Release) -> dict[str, str]:
     config = release.trees.get("deepspeed/runtime/config.py", ast.Module([], []))
     found: dict[str, str] = {}
     for node in config.body:
-        name = (
-            node.targets[0].id
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-            else ""
-        )
-        if name in ("_REMOVED_TOP_LEVEL_CONFIG_KEYS", "_REMOVED_ZERO_CONFIG_KEYS") and isinstance(
-            node, ast.Assign
-        ):
+        name = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else ""
+        if name in ("_REMOVED_TOP_LEVEL_CONFIG_KEYS", "_REMOVED_ZERO_CONFIG_KEYS") and isinstance(node, ast.Assign):
             prefix = "zero_optimization." if "ZERO" in name else ""
             table = node.value
             assert isinstance(table, ast.Dict)
@@ -320,12 +314,7 @@ def getter_keys(function: ast.FunctionDef | ast.Module, release: Release) -> dic
         ):
             section, name = where(node.args[0], scope, release), node.args[1]
             default = node.args[2] if len(node.args) > 2 else None  # noqa: PLR2004 - section, name, default
-        elif (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.func.attr == "get"
-            and node.args
-        ):
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get" and node.args:
             section, name = where(node.func.value, scope, release), node.args[0]
             default = node.args[1] if len(node.args) > 1 else None
         if section is None or name is None:
@@ -347,16 +336,9 @@ def local_names(function: ast.FunctionDef) -> dict[str, ast.expr]:
     """Arguments by their defaults, loop names by the first thing looped over."""
     arguments = function.args.args
     defaults = function.args.defaults
-    names = {
-        item.arg: value
-        for item, value in zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True)
-    }
+    names = {item.arg: value for item, value in zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True)}
     for node in ast.walk(function):
-        if (
-            isinstance(node, ast.For)
-            and isinstance(node.target, ast.Name)
-            and isinstance(node.iter, ast.List)
-        ):
+        if isinstance(node, ast.For) and isinstance(node.target, ast.Name) and isinstance(node.iter, ast.List):
             names[node.target.id] = node.iter.elts[0]
     return names
 
@@ -384,9 +366,7 @@ def type_of(value: object) -> str:
     """The type word of a default."""
     if isinstance(value, bool):
         return "bool"
-    return {"int": "float", "float": "float", "str": "str", "list": "list", "dict": "object"}.get(
-        type(value).__name__, "any"
-    )
+    return {"int": "float", "float": "float", "str": "str", "list": "list", "dict": "object"}.get(type(value).__name__, "any")
 
 
 def plain(value: object) -> bool:
@@ -398,9 +378,7 @@ def plain(value: object) -> bool:
     return True
 
 
-def add_class(
-    section: str, node: ast.ClassDef, release: Release, found: dict[str, Key], strict: set[str]
-) -> None:
+def add_class(section: str, node: ast.ClassDef, release: Release, found: dict[str, Key], strict: set[str]) -> None:
     """The fields of a config class and of the classes it nests."""
     strict.add(section)
     found[section] = Key(type="object")
@@ -430,9 +408,7 @@ def add_class(
 def is_model(name: str, release: Release) -> bool:
     """Whether a class is a config model (not an enum)."""
     node = release.classes.get(name)
-    return node is not None and any(
-        "Config" in ast.unparse(base) or "BaseModel" in ast.unparse(base) for base in node.bases
-    )
+    return node is not None and any("Config" in ast.unparse(base) or "BaseModel" in ast.unparse(base) for base in node.bases)
 
 
 def names_in(node: ast.expr) -> Iterator[str]:
@@ -450,11 +426,7 @@ def field_key(item: ast.AnnAssign, release: Release) -> Key:
         extra = options.get("json_schema_extra")
         if isinstance(extra, ast.Dict):
             options.update(
-                {
-                    str(ast.literal_eval(name)): item
-                    for name, item in zip(extra.keys, extra.values, strict=True)
-                    if name
-                }
+                {str(ast.literal_eval(name)): item for name, item in zip(extra.keys, extra.values, strict=True) if name}
             )
         read = {name: evaluate(node, release.constants)[1] for name, node in options.items()}
         key.least, key.above, key.most = read.get("ge"), read.get("gt"), read.get("le")
@@ -476,16 +448,10 @@ def annotation(node: ast.expr, key: Key, release: Release) -> None:
         key.nullable = text.startswith("Optional[") or "None" in text
     if "Literal[" in text:
         key.type = "str"
-        key.allowed = [
-            part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and part.value is not None
-        ]
+        key.allowed = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and part.value is not None]
         return
     for name in names_in(node):
-        if (
-            name in release.classes
-            and not is_model(name, release)
-            and "Enum" in ast.unparse(release.classes[name])
-        ):
+        if name in release.classes and not is_model(name, release) and "Enum" in ast.unparse(release.classes[name]):
             members = [item.value for item in release.classes[name].body if isinstance(item, ast.Assign)]
             values = [value for known, value in (evaluate(member, {}) for member in members) if known]
             key.allowed = list(dict.fromkeys(values))
@@ -518,18 +484,14 @@ def sentence(text: str) -> str:
 
 def git_readers(folder: Path) -> Iterator[tuple[str, Reader]]:
     """Every release tag of a clone."""
-    listed = subprocess.run(
-        ["git", "-C", str(folder), "tag"], check=True, capture_output=True, text=True
-    ).stdout.split()
+    listed = subprocess.run(["git", "-C", str(folder), "tag"], check=True, capture_output=True, text=True).stdout.split()
     for tag in listed:
         if re.fullmatch(r"v\d+\.\d+\.\d+", tag) and Version(tag) >= FIRST:
             yield tag[1:], lambda path, tag=tag: _git_show(folder, f"{tag}:{path}")  # type: ignore[misc]
 
 
 def _git_show(folder: Path, name: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), "show", name], check=False, capture_output=True, text=True
-    )
+    done = subprocess.run(["git", "-C", str(folder), "show", name], check=False, capture_output=True, text=True)
     return done.stdout if done.returncode == 0 else ""
 
 
@@ -539,9 +501,7 @@ def sdist_readers(folder: Path) -> Iterator[tuple[str, Reader]]:
         root = path.name.removesuffix(".tar.gz")
         with tarfile.open(path) as archive:
             members = {item.name.removeprefix(f"{root}/"): item for item in archive.getmembers()}
-            texts = {
-                name: archive.extractfile(members[name]).read().decode() for name in FILES if name in members
-            }  # type: ignore[union-attr]
+            texts = {name: archive.extractfile(members[name]).read().decode() for name in FILES if name in members}  # type: ignore[union-attr]
         yield root.removeprefix("deepspeed-"), lambda name, texts=texts: texts.get(name, "")  # type: ignore[misc]
 
 
@@ -553,9 +513,7 @@ def schedulers(release: Release) -> dict[str, dict[str, str]]:
         for item in release.classes[name].body:
             if isinstance(item, ast.FunctionDef) and item.name == "__init__":
                 arguments = item.args.args[2:]
-                defaults: list[ast.expr | None] = [None] * (len(arguments) - len(item.args.defaults)) + [
-                    *item.args.defaults
-                ]
+                defaults: list[ast.expr | None] = [None] * (len(arguments) - len(item.args.defaults)) + [*item.args.defaults]
                 for argument, default in zip(arguments, defaults, strict=True):
                     known_default, value = evaluate(default, release.constants)
                     parameters[argument.arg] = json.dumps(value) if known_default else ""
@@ -637,10 +595,7 @@ def table(readers: dict[str, Reader]) -> str:
         "",
         "# Optimizers that DeepSpeed makes itself.",
         "[optimizer]",
-        *(
-            f"{json.dumps(name)} = {{ {span_text(versions, releases)} }}"
-            for name, versions in sorted(made.items())
-        ),
+        *(f"{json.dumps(name)} = {{ {span_text(versions, releases)} }}" for name, versions in sorted(made.items())),
         "",
         "# Schedulers and their parameters with defaults as JSON (empty: must be given).",
         *(
@@ -655,16 +610,11 @@ def table(readers: dict[str, Reader]) -> str:
         ),
         "[key]",
     ]
-    lines += [
-        f"{json.dumps(name)} = {{ {', '.join(facts(name, seen[name], releases, refused))} }}"
-        for name in sorted(seen)
-    ]
+    lines += [f"{json.dumps(name)} = {{ {', '.join(facts(name, seen[name], releases, refused))} }}" for name in sorted(seen)]
     return "\n".join(lines) + "\n"
 
 
-def facts(
-    name: str, spans: list[tuple[str, Key]], releases: list[str], refused: dict[str, str]
-) -> Iterator[str]:
+def facts(name: str, spans: list[tuple[str, Key]], releases: list[str], refused: dict[str, str]) -> Iterator[str]:
     """The entries of one key's inline table."""
     key = spans[-1][1]
     yield f"type = {json.dumps(key.type)}"
@@ -705,9 +655,7 @@ def facts(
 
 def main() -> None:
     """Read the releases named on the command line and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--git", type=Path, help="a clone of DeepSpeed with its tags")
     parser.add_argument("--sdists", type=Path, help="a folder of deepspeed-*.tar.gz")
     args = parser.parse_args()

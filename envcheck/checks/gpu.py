@@ -173,4 +173,3 @@ def driver_runs(context: Context, tag: str) -> bool:
         None,
     )
     return driver is None or row is None or driver.version >= release(row["driver_min"])
-

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from envcheck.checks.gpu import Device
     from envcheck.facts.model import Distribution
 
+
 class Need(NamedTuple):
     """The lowest compute capability of a package's kernels, with the reason in words."""
 

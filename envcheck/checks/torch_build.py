@@ -172,4 +172,3 @@ def kind_of(reference: str) -> str:
 def capped(severity: Severity, *certain: bool) -> Severity:
     """The severity, at most a warning unless every argument is true."""
     return severity if all(certain) else min(severity, Severity.WARNING)
-

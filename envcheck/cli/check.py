@@ -229,7 +229,10 @@ def build_report(
         waived=tuple(waived),
         extra={
             "matrix": {
-                "folder": matrix.place, "origin": matrix.origin, "digest": matrix.digest, "rules": len(matrix),
+                "folder": matrix.place,
+                "origin": matrix.origin,
+                "digest": matrix.digest,
+                "rules": len(matrix),
             },
             "environment": context.environment.source,
             **extra,

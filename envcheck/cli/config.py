@@ -33,24 +33,14 @@ DECIDING = ("deepspeed", "transformers", "accelerate", "torch", "peft", "trl")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `envcheck config`."""
-    parser.add_argument(
-        "document", nargs="?", metavar="DS.json", help="the DeepSpeed config; `-` is standard input"
-    )
-    parser.add_argument(
-        "--explain", metavar="KEY", help="say what a key does, its default, history and known trouble"
-    )
-    parser.add_argument(
-        "--fix", action="store_true", help="write a corrected copy next to the file, as NAME.fixed.json"
-    )
+    parser.add_argument("document", nargs="?", metavar="DS.json", help="the DeepSpeed config; `-` is standard input")
+    parser.add_argument("--explain", metavar="KEY", help="say what a key does, its default, history and known trouble")
+    parser.add_argument("--fix", action="store_true", help="write a corrected copy next to the file, as NAME.fixed.json")
     group = parser.add_argument_group("training")
     trainer = group.add_mutually_exclusive_group()
     add_trainer_options(trainer)
-    trainer.add_argument(
-        "--no-trainer", action="store_true", help="the file goes to deepspeed.initialize without a Trainer"
-    )
-    group.add_argument(
-        "--world-size", type=positive, metavar="N", help="number of ranks (default: from the command)"
-    )
+    trainer.add_argument("--no-trainer", action="store_true", help="the file goes to deepspeed.initialize without a Trainer")
+    group.add_argument("--world-size", type=positive, metavar="N", help="number of ranks (default: from the command)")
     group.add_argument(
         "--model-config",
         metavar="FILE",
@@ -74,18 +64,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     versions = parser.add_argument_group("versions")
     which = versions.add_mutually_exclusive_group()
-    which.add_argument(
-        "--python", metavar="PATH", help="look at another interpreter's environment, or a venv folder"
-    )
-    which.add_argument(
-        "--snapshot", metavar="FILE", help="a saved or hand-written snapshot; `-` is standard input"
-    )
-    versions.add_argument(
-        "--deepspeed-version", metavar="V", help="judge for this DeepSpeed instead of the installed one"
-    )
-    versions.add_argument(
-        "--transformers-version", metavar="V", help="judge for this transformers instead of the installed one"
-    )
+    which.add_argument("--python", metavar="PATH", help="look at another interpreter's environment, or a venv folder")
+    which.add_argument("--snapshot", metavar="FILE", help="a saved or hand-written snapshot; `-` is standard input")
+    versions.add_argument("--deepspeed-version", metavar="V", help="judge for this DeepSpeed instead of the installed one")
+    versions.add_argument("--transformers-version", metavar="V", help="judge for this transformers instead of the installed one")
     versions.add_argument("--matrices", metavar="DIR", help="another matrix folder (also ENVCHECK_MATRICES)")
     add_report_options(parser)
 
@@ -194,9 +176,7 @@ def stack(versions: dict[str, str], name: str) -> Iterator[StackRow]:
     """What the lint was made for."""
     yield StackRow("config", name)
     for package in ("deepspeed", "transformers"):
-        yield StackRow(
-            package, versions.get(package) or "not known: rules about its releases are not decided"
-        )
+        yield StackRow(package, versions.get(package) or "not known: rules about its releases are not decided")
 
 
 def rule_findings(
@@ -227,9 +207,7 @@ def _about_what_is_given(candidate: Candidate) -> bool:
 
 def place_of(rule: Rule, document: Document, name: str) -> str:
     """Where the rule's most telling key is: the last of its keys that is in the file."""
-    inside = [
-        place for item in rule.settings if item.key in document.by_path and (place := document.place(item.key))
-    ]
+    inside = [place for item in rule.settings if item.key in document.by_path and (place := document.place(item.key))]
     near = inside or [place for item in rule.settings if (place := document.place(item.key))]
     return f"{name}:{near[-1].line}:{near[-1].column}" if near else name
 
@@ -273,9 +251,7 @@ def explain(args: argparse.Namespace, matrix: Matrix, table: KeyTable) -> int:
     return int(ExitCode.OK)
 
 
-def fix(
-    document: Document, name: str, table: KeyTable, environment: Environment, trainer: bool | None
-) -> None:
+def fix(document: Document, name: str, table: KeyTable, environment: Environment, trainer: bool | None) -> None:
     """Write the corrected copy and list the changes on standard error.
 
     Raises:
@@ -286,18 +262,14 @@ def fix(
     if name == "-":
         raise UsageError("`--fix` writes next to the file; standard input has no such place")
     installed_version = environment.packages.get("deepspeed")
-    text, edits = corrected(
-        document, table, version_of(installed_version.version) if installed_version else None, trainer
-    )
+    text, edits = corrected(document, table, version_of(installed_version.version) if installed_version else None, trainer)
     if not edits:
         print("envcheck: nothing that --fix could correct", file=sys.stderr)
         return
     path = Path(name)
     copy = path.with_name(f"{path.stem}.fixed{path.suffix or '.json'}")
     if copy.exists():
-        raise UsageError(
-            "the corrected copy is already there", where=str(copy), hints=("move it away first",)
-        )
+        raise UsageError("the corrected copy is already there", where=str(copy), hints=("move it away first",))
     write(text, str(copy))
     for edit in edits:
         print(f"{name}:{edit.line}: {edit.what}", file=sys.stderr)

@@ -143,9 +143,7 @@ def await_word(folder: Path, wait: float) -> int:
             if now - gone_since > GRACE:
                 raise CouldNotLookError("the first local rank ended without a word on this environment")
         if now > end:
-            raise CouldNotLookError(
-                f"the first local rank said nothing within {wait:g} s", hints=("`--wait S` waits longer",)
-            )
+            raise CouldNotLookError(f"the first local rank said nothing within {wait:g} s", hints=("`--wait S` waits longer",))
         time.sleep(INTERVAL)
 
 

@@ -71,9 +71,7 @@ def listed(profiles: list[Profile], form: str) -> str:
         return "\n".join([*lines, *(f"| {' | '.join(map(code_span, row))} |" for row in rows)]) + "\n"
     table = [COLUMNS, *rows]
     widths = [max(len(row[number]) for row in table) for number in range(len(COLUMNS))]
-    return "".join(
-        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in table
-    )
+    return "".join("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in table)
 
 
 def _row(profile: Profile) -> tuple[str, ...]:

@@ -277,9 +277,7 @@ def _leftovers(folder: _Folder) -> Iterator[MetadataProblem]:
     for stem, members in groups.items():
         info = next((member for member in members if member.endswith((".dist-info", ".egg-info"))), members[0])
         detail = f"half-removed: {', '.join(members)}"
-        yield MetadataProblem(
-            "leftover", _leftover_name(f"{folder.path}/{info}", stem), f"{folder.path}/{info}", detail
-        )
+        yield MetadataProblem("leftover", _leftover_name(f"{folder.path}/{info}", stem), f"{folder.path}/{info}", detail)
 
 
 def _leftover_name(info: str, stem: str) -> str:

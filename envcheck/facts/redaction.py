@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 CREDENTIALS = re.compile(r"(?<=://)[^/\s?#]*@")
 
 #: Signed or tokened query parts of a url.
-QUERY_SECRET = re.compile(
-    r"([?&][^=&\s]*(?:token|key|secret|sig|signature|password|credential)[^=&\s]*=)[^&\s#]+", re.IGNORECASE
-)
+QUERY_SECRET = re.compile(r"([?&][^=&\s]*(?:token|key|secret|sig|signature|password|credential)[^=&\s]*=)[^&\s#]+", re.IGNORECASE)
 
 #: The home folder of any user. `/root` needs none: it names nobody.
 ANY_HOME = re.compile(r"(?<![\w.~-])/(home|Users)/(?!\*)[^/\s:;,'\"]+")

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from envcheck.facts.model import Distribution, Environment, Fact, Gpu, MetadataProblem
 
 #: Left out where they are empty; an empty fact, or an empty list of GPUs, says something.
-OPTIONAL = frozenset(
-    {"source", "prefix", "platform", "packages", "facts", "sources", "unreadable", "problems", "markers"}
-)
+OPTIONAL = frozenset({"source", "prefix", "platform", "packages", "facts", "sources", "unreadable", "problems", "markers"})
 
 __all__ = ["SCHEMA", "dumps", "load", "to_json"]
 

@@ -232,11 +232,7 @@ def _problems(document: Fields, reader: Reader) -> Iterator[MetadataProblem]:
         return
     for number, item in enumerate(value):
         below = here.at(number)
-        parts = {
-            key: place.text(part) for key, part, place in below.items(item) if key in ("kind", "name", "path", "detail")
-        }
+        parts = {key: place.text(part) for key, part, place in below.items(item) if key in ("kind", "name", "path", "detail")}
         if parts.get("kind") not in PROBLEM_KINDS:
             below.at("kind").wrong(f"must be one of {', '.join(PROBLEM_KINDS)}")
-        yield MetadataProblem(
-            parts.get("kind", ""), parts.get("name", ""), parts.get("path", ""), parts.get("detail", "")
-        )
+        yield MetadataProblem(parts.get("kind", ""), parts.get("name", ""), parts.get("path", ""), parts.get("detail", ""))

@@ -63,9 +63,7 @@ def _shadows(interpreter: Interpreter, machine: Machine, names: dict[str, list[s
     outside = {name for entries in names.values() for name in entries if SHARED.match(name)}
     if not outside:
         return Known((), "LD_LIBRARY_PATH")
-    own = {
-        name for folder in _wheel_folders(interpreter, machine) if folder not in names for name in machine.names(folder)
-    }
+    own = {name for folder in _wheel_folders(interpreter, machine) if folder not in names for name in machine.names(folder)}
     return Known(tuple(sorted(outside & own)), "LD_LIBRARY_PATH and site-packages/nvidia/*/lib")
 
 

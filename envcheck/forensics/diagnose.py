@@ -95,8 +95,13 @@ def mismatches(dates: Sequence[Dating], environment: Environment, settings: Sett
             continue
         found.append(
             Finding(
-                "log-of-another-release", Severity.WARNING, f"The log was not written with {one.package} {installed.version}",
-                (one.package,), {one.package: installed.version}, (one.says,), evidence=one.evidence,
+                "log-of-another-release",
+                Severity.WARNING,
+                f"The log was not written with {one.package} {installed.version}",
+                (one.package,),
+                {one.package: installed.version},
+                (one.says,),
+                evidence=one.evidence,
             )
         )
     return found
@@ -183,8 +188,10 @@ def hidden(where: Where) -> list[Match]:
     for rule in where.matrix.candidates(where.environment):
         if rule.status == "bad" and rule.effect in HIDDEN:
             seen = match(rule, where.environment, where.settings, where.matrix.kinds)
-            if seen is not None and seen.decided and any(
-                package_holds(where.environment, name, spec) for name, spec in rule.packages.items()
+            if (
+                seen is not None
+                and seen.decided
+                and any(package_holds(where.environment, name, spec) for name, spec in rule.packages.items())
             ):
                 found.append(seen)
     return found
@@ -219,4 +226,3 @@ def dated_notes(dates: Sequence[Dating], history: History) -> list[str]:
     if side.lines and not side.norm_seen and not side.quoted:
         notes.append("no gradient norm: transformers before 4.38, or not a Trainer's log")
     return notes
-

@@ -159,8 +159,6 @@ def pack(rules: Sequence[Rule]) -> dict[str, Any]:
     conditions: dict[str, tuple[int, Condition]] = {}
     sketches: dict[Sketch, int] = {}
     sketch_of = [sketches.setdefault(Sketch(rule.status, rule.effect, rule.unknown), len(sketches)) for rule in rules]
-    rows = [
-        [conditions.setdefault(repr(item), (len(conditions), item))[0] for item in conditions_of(rule)] for rule in rules
-    ]
+    rows = [[conditions.setdefault(repr(item), (len(conditions), item))[0] for item in conditions_of(rule)] for rule in rules]
     distinct = [item for _, item in conditions.values()]
     return {"conditions": distinct, "sketches": list(sketches), "rules": rows, "sketch_of": sketch_of}

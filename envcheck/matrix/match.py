@@ -85,8 +85,7 @@ def reasons(found: Match, environment: Environment, settings: Settings) -> tuple
     lines = [_package_reason(environment, name, spec) for name, spec in rule.packages.items()]
     lines += [f"{name} is {_fact_text(environment, name)} (rule: `{text}`)" for name, text in rule.facts.items()]
     lines += [
-        f"{item} ({operand_text(environment, item.left)} and {operand_text(environment, item.right)})"
-        for item in rule.compare
+        f"{item} ({operand_text(environment, item.left)} and {operand_text(environment, item.right)})" for item in rule.compare
     ]
     for item in rule.settings:
         if item in found.open_settings:

@@ -42,8 +42,7 @@ REQUIREMENTS = frozenset({"requires", "overrides", "also", "build", "stand_ins"}
 
 #: Tables inside a profile, by the name of their class.
 RECORDS: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (Apart, Bound, LeftOut, Locking, Need, Pitfall, Provenance, Recipe, Server, Source, Step, Verify)
+    cls.__name__: cls for cls in (Apart, Bound, LeftOut, Locking, Need, Pitfall, Provenance, Recipe, Server, Source, Step, Verify)
 }
 
 

@@ -60,9 +60,7 @@ def _finding(data: dict[str, Any]) -> Finding:
 def answer(question: dict[str, Any]) -> list[dict[str, Any]]:
     """The findings of a question, as plain data; `behind` are places in the list of observations."""
     run = Run(**question["run"])
-    seen = [
-        Observation(**{**one, "kind": Kind(one["kind"]), "parameters": tuple(one["parameters"])}) for one in question["seen"]
-    ]
+    seen = [Observation(**{**one, "kind": Kind(one["kind"]), "parameters": tuple(one["parameters"])}) for one in question["seen"]]
     found = Diagnosis(run, elsewhere=None).findings(seen)
     return [{"finding": finding_data(finding), "behind": [seen.index(one) for one in behind]} for finding, behind in found]
 

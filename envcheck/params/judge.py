@@ -71,8 +71,10 @@ def names(comparison: Comparison, checkpoint: Checkpoint, answer: Answer) -> Ite
         return
     if missing:
         sound = all(_sound(answer.values.get(name)) for name in missing)
-        words = "their values are such as their initialisers give" if sound else (
-            "they train from what from_pretrained leaves in them, which it calls newly initialized in any case"
+        words = (
+            "their values are such as their initialisers give"
+            if sound
+            else ("they train from what from_pretrained leaves in them, which it calls newly initialized in any case")
         )
         yield Finding(
             "params-missing", Severity.INFO if sound else Severity.WARNING,
@@ -106,9 +108,7 @@ def _sound(one: Mapping[str, Any] | None) -> bool:
 def used_components(comparison: Comparison, checkpoint: Checkpoint) -> tuple[str, ...]:
     """The unexpected names but for those of subfolders of which the model loads nothing: they are something else's."""
     loaded = set(comparison.loaded.values())
-    foreign = [
-        f"{name}." for name in checkpoint.components if not any(key.startswith(f"{name}.") for key in loaded)
-    ]
+    foreign = [f"{name}." for name in checkpoint.components if not any(key.startswith(f"{name}.") for key in loaded)]
     return tuple(name for name in comparison.unexpected if not name.startswith(tuple(foreign)))
 
 

@@ -19,10 +19,7 @@ def as_data(report: Report, schema: str = SCHEMA) -> dict[str, Any]:
         "findings": [finding_data(finding) for finding in report.findings],
         "skipped": [{"check": skip.check, "reason": skip.reason} for skip in report.skipped],
         "notes": list(report.notes),
-        "waived": [
-            {"finding": finding_data(item.finding), "reason": item.reason, "until": item.until}
-            for item in report.waived
-        ],
+        "waived": [{"finding": finding_data(item.finding), "reason": item.reason, "until": item.until} for item in report.waived],
         "stack": {row.name: row.value for row in report.stack},
         **report.extra,
     }

@@ -59,5 +59,9 @@ def _reference(ref: str) -> str:
     """`owner/repo#1` stays plain so that it becomes a link; everything else is literal."""
     owner, _, number = ref.partition("#")
     parts = owner.split("/")
-    plain = len(parts) == 2 and number.isdigit() and all(part.replace("-", "").replace("_", "").replace(".", "").isalnum() for part in parts)  # noqa: E501, PLR2004 - owner and repository
+    plain = (
+        len(parts) == 2  # noqa: PLR2004 - owner and repository
+        and number.isdigit()
+        and all(part.replace("-", "").replace("_", "").replace(".", "").isalnum() for part in parts)
+    )
     return ref if plain else markdown(ref)

@@ -27,7 +27,9 @@ def render(report: Report) -> str:
     waived = [(item.finding, item.reason) for item in report.waived]
     rules.update({finding.id: _rule(finding) for finding, _ in waived})
     results = [_result(finding) for finding in report.findings]
-    results += [{**_result(finding), "suppressions": [{"kind": "external", "justification": clean(reason)}]} for finding, reason in waived]  # noqa: E501 - one expression
+    results += [
+        {**_result(finding), "suppressions": [{"kind": "external", "justification": clean(reason)}]} for finding, reason in waived
+    ]
     notes = [{"level": "note", "message": {"text": clean(f"{skip.check}: {skip.reason}")}} for skip in report.skipped]
     run = {
         "tool": {"driver": {"name": "envcheck", "version": __version__, "rules": list(rules.values())}},

@@ -144,7 +144,8 @@ def wheel_findings(subject: Subject, matrix: Matrix, given: Environment | None) 
         alone = base._replace(packages={**base.packages, wanted.name: wheel})
         for outcome in check_wheel_names(Context(alone, matrix)):
             if isinstance(outcome, Finding) and outcome.subjects[0] == wanted.name:
-                yield outcome._replace(id="script-wheel-for-another-environment",
+                yield outcome._replace(
+                    id="script-wheel-for-another-environment",
                     place=subject.place(item.step.command),
                     title=f"Line {item.line}: the wheel of `{wanted.name}` is for another environment than the script makes",
                 )

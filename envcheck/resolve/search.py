@@ -249,7 +249,7 @@ def _hinted(nogood: Nogood, step: Step) -> int:
     """The place of a way out among the rule's own fixes; after all of them where it is none."""
     for place, fix in enumerate(nogood.fixes):
         name, _, _ = fix.change.replace("<", " ").replace(">", " ").replace("=", " ").replace("!", " ").partition(" ")
-        if fix.kind == "package" and name == step.name and _agrees(step.clause, fix.change[len(name):].strip()):
+        if fix.kind == "package" and name == step.name and _agrees(step.clause, fix.change[len(name) :].strip()):
             return place
     return len(nogood.fixes)
 

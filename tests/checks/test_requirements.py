@@ -49,9 +49,7 @@ def test_a_consistent_set_is_silent() -> None:
 
 
 def test_a_conflict_names_both_sides() -> None:
-    assert findings(dist("a", "1", "b>=2"), dist("b", "1.5")) == [
-        ("requirement-conflict", "`a` wants `b>=2`, but b is 1.5")
-    ]
+    assert findings(dist("a", "1", "b>=2"), dist("b", "1.5")) == [("requirement-conflict", "`a` wants `b>=2`, but b is 1.5")]
 
 
 def test_a_missing_requirement() -> None:

@@ -57,9 +57,7 @@ def test_a_default_of_the_arguments_decides_too(files: Path, capsys: pytest.Capt
     assert (rows["train_batch_size"], rows["bf16.enabled"]) == (32, True)
 
 
-def test_a_value_that_differs_from_the_trainers_is_named_with_its_line(
-    files: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_value_that_differs_from_the_trainers_is_named_with_its_line(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (files / "ds.json").write_text(AUTO.replace('steps": "auto"', 'steps": 8'), encoding="utf-8")
     code, report = check(files, capsys, "--training-args-cmd", "train.py --gradient_accumulation_steps 4")
     assert code == 1

@@ -45,9 +45,7 @@ def test_what_installers_leave_is_clean(site: Path) -> None:
     cache.mkdir()
     (cache / "__init__.cpython-311.pyc").write_bytes(b"byte code")
     record = site / "pack_age-1.0.dist-info" / "RECORD"
-    record.write_text(
-        record.read_text() + "package/__pycache__/gone.cpython-310.pyc,,\npack_age-1.0.dist-info/REQUESTED,,\n"
-    )
+    record.write_text(record.read_text() + "package/__pycache__/gone.cpython-310.pyc,,\npack_age-1.0.dist-info/REQUESTED,,\n")
     assert judged(site) == []
 
 

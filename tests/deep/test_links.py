@@ -130,9 +130,7 @@ def test_facts_for_the_rules(tmp_path: Path) -> None:
 
 def test_symbols_of_a_missing_library_say_nothing_of_the_version(tmp_path: Path) -> None:
     files = extension(needed=["libtorch.so", "libc10_cuda.so"], wants=[GET_DEVICE, "_ZN2at4goneE"])
-    assert linked(tmp_path, files)[1]["extension.undefined"] == Known(
-        ("_ZN2at4goneE",), "ELF tables of the installed extensions"
-    )
+    assert linked(tmp_path, files)[1]["extension.undefined"] == Known(("_ZN2at4goneE",), "ELF tables of the installed extensions")
 
 
 def test_without_a_demangler_names_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

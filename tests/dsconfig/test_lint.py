@@ -55,7 +55,7 @@ def test_no_document_makes_it_fail_and_every_finding_has_a_place(
 
 
 @settings(deadline=None)
-@given(st.text(max_size=80) | st.text(st.sampled_from(list('{}[]:,"\' ae1.\n')), max_size=80), VERSIONS)
+@given(st.text(max_size=80) | st.text(st.sampled_from(list("{}[]:,\"' ae1.\n")), max_size=80), VERSIONS)
 def test_no_text_makes_it_fail(text: str, version: str | None) -> None:
     findings = lint_document(text, "ds.json", version, table=TABLE)
     usable = parse(text).usable

@@ -34,9 +34,7 @@ def test_there_are_sixty_mistakes() -> None:
 
 
 @pytest.mark.parametrize("case", CASES["mistake"], ids=lambda case: case["name"])
-def test_each_mistake_is_named_with_its_line(
-    case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_mistake_is_named_with_its_line(case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert BASE.count(case["old"]) >= 1
     text = BASE.replace(case["old"], case["new"], 1)
     line = text[: text.index(case.get("at", case["new"]))].count("\n") + 1

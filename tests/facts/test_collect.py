@@ -130,9 +130,7 @@ def test_the_current_folder_does_not_count(venv: Path, tmp_path: Path, monkeypat
 
 
 def test_a_sitecustomize_that_prints_does_not_matter(venv: Path) -> None:
-    text = (
-        "import sys, atexit\nprint('{\"version\": \"0\"}')\nprint('noise', file=sys.stderr)\natexit.register(print)\n"
-    )
+    text = "import sys, atexit\nprint('{\"version\": \"0\"}')\nprint('noise', file=sys.stderr)\natexit.register(print)\n"
     (site(venv) / "sitecustomize.py").write_text(text, encoding="utf-8")
     add(site(venv), "foo")
     assert set(collect(str(venv)).packages) == {"foo"}

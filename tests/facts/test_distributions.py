@@ -209,9 +209,7 @@ def test_neither_folder_nor_metadata_with_a_name_is_not_installed(tmp_path: Path
 
 
 @given(st.binary(max_size=300))
-def test_any_metadata_bytes_give_a_distribution_or_a_problem(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
+def test_any_metadata_bytes_give_a_distribution_or_a_problem(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("site")
     put(folder, "foo-1", content)
     installed = read_installed([str(folder)])

@@ -63,9 +63,7 @@ def test_local_tags_of_other_builds() -> None:
 
 
 def test_torch_of_pypi(tmp_path: Path) -> None:
-    version = (
-        "__version__ = '2.3.0+cu121'\ncuda: Optional[str] = '12.1'\ngit_version = '97ff'\nhip: Optional[str] = None\n"
-    )
+    version = "__version__ = '2.3.0+cu121'\ncuda: Optional[str] = '12.1'\ngit_version = '97ff'\nhip: Optional[str] = None\n"
     config = 'set(TORCH_CXX_FLAGS "-D_GLIBCXX_USE_CXX11_ABI=0")'
     files = {f"{SITE}/torch/version.py": version, f"{SITE}/torch/share/cmake/Torch/TorchConfig.cmake": config}
     facts = torch_facts(torch("2.3.0", installer="pip"), machine_of(tmp_path, files), NO_CONDA)
@@ -186,9 +184,7 @@ def test_what_ld_library_path_brings_in(tmp_path: Path) -> None:
 def test_ld_library_path_with_the_wheel_s_own_folder_shadows_nothing(tmp_path: Path) -> None:
     folder = f"{SITE}/nvidia/cublas/lib"
     machine = machine_of(tmp_path, {f"{folder}/libcublas.so.12": ""}, LD_LIBRARY_PATH=folder)
-    assert path_facts(interpreter(), machine)["ld_shadows"] == Known(
-        (), "LD_LIBRARY_PATH and site-packages/nvidia/*/lib"
-    )
+    assert path_facts(interpreter(), machine)["ld_shadows"] == Known((), "LD_LIBRARY_PATH and site-packages/nvidia/*/lib")
 
 
 @pytest.mark.parametrize(

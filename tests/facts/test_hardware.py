@@ -91,9 +91,7 @@ def test_cuda_home_decides_even_without_nvcc(tmp_path: Path) -> None:
 
 def test_a_version_file_is_read_before_nvcc_is_run(tmp_path: Path) -> None:
     program(tmp_path, "/tools/cuda/bin/nvcc", f"touch {tmp_path}/ran")
-    machine = machine_of(
-        tmp_path, {"/tools/cuda/version.json": data("cuda-version-12.1.json")}, CUDA_PATH="/tools/cuda"
-    )
+    machine = machine_of(tmp_path, {"/tools/cuda/version.json": data("cuda-version-12.1.json")}, CUDA_PATH="/tools/cuda")
     assert toolkit_facts(machine)["cuda_toolkit"] == Known("12.1", "CUDA_PATH=/tools/cuda, version.json")
     assert not (tmp_path / "ran").exists()
 
@@ -220,9 +218,7 @@ def test_headers_of_nvidia_smi(name: str, expected: tuple[str, str]) -> None:
 def test_tables_of_nvidia_smi() -> None:
     first, second = read_table(data("query-gpu.csv"), capability=True)
     assert first.gpu == Gpu("NVIDIA TITAN V", "7.0", 12066)
-    assert second == Device(
-        "GPU-90c1b7de-22a4-1f63-8e0f-47c5f0a9d3ee", Gpu("NVIDIA RTX 5880 Ada Generation", "8.9", 49140)
-    )
+    assert second == Device("GPU-90c1b7de-22a4-1f63-8e0f-47c5f0a9d3ee", Gpu("NVIDIA RTX 5880 Ada Generation", "8.9", 49140))
     assert read_table(data("query-gpu-470.csv"), capability=False)[0].gpu == Gpu("GeForce RTX 2080", "", 7979)
     assert read_table(data("query-gpu-unified.csv"), capability=True)[0].gpu == Gpu("NVIDIA GB10", "12.1", 0)
 
@@ -365,9 +361,7 @@ def test_without_device_minors_the_list_is_not_known(tmp_path: Path) -> None:
 
 
 def test_a_compat_library_is_told_from_the_driver_s_own(tmp_path: Path) -> None:
-    machine = machine_of(
-        tmp_path, {"/usr/local/cuda/compat/libcuda.so.1": ""}, LD_LIBRARY_PATH="/usr/local/cuda/compat"
-    )
+    machine = machine_of(tmp_path, {"/usr/local/cuda/compat/libcuda.so.1": ""}, LD_LIBRARY_PATH="/usr/local/cuda/compat")
     assert driver_state(machine, "x86_64").facts["cuda_compat"] == Known("yes", "/usr/local/cuda/compat/libcuda.so.1")
 
 

@@ -185,9 +185,7 @@ def test_a_gigantic_text_is_refused_before_it_is_parsed(monkeypatch: pytest.Monk
 
 
 def test_keys_of_a_hostile_snapshot_are_escaped_in_messages() -> None:
-    assert mistakes('{"packages": {"a\\u001b[31m": "1"}}') == (
-        'packages."a\\u001b[31m": is not the name of a distribution',
-    )
+    assert mistakes('{"packages": {"a\\u001b[31m": "1"}}') == ('packages."a\\u001b[31m": is not the name of a distribution',)
 
 
 @given(st.text(max_size=60))

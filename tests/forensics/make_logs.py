@@ -180,6 +180,7 @@ def plant(model: Any, fault: str, at: int) -> None:
         with torch.no_grad():
             model.model.layers[1].mlp.up_proj.weight[0, 0] = math.nan
     elif fault == "inf-gradient":
+
         def infinite(gradient: Any) -> Any:
             if calls["forward"] != at:
                 return gradient
@@ -189,6 +190,7 @@ def plant(model: Any, fault: str, at: int) -> None:
 
         model.model.layers[0].mlp.down_proj.weight.register_hook(infinite)
     elif fault in ("nan-batch", "zeroed-loss", "masked-loss"):
+
         def spoil(_module: Any, _args: Any, output: Any) -> Any:
             if fault == "zeroed-loss":
                 output["loss"] = torch.nan_to_num(output["loss"] * math.nan)

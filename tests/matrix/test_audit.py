@@ -46,7 +46,9 @@ def test_examples_are_needed_on_both_sides() -> None:
 
 
 def good_set(spec: str, settings: str = "") -> str:
-    return GOOD + f"""
+    return (
+        GOOD
+        + f"""
 [[rule]]
 id = "set"
 title = "a set"
@@ -58,6 +60,7 @@ evidence = [ {{ kind = "code", ref = "x" }} ]
 bounds = "pins"
 reviewed = 2026-11-24
 """
+    )
 
 
 def test_a_bad_rule_inside_a_good_combination_is_a_contradiction() -> None:

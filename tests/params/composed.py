@@ -91,8 +91,14 @@ def llama(tied=False):
     torch.manual_seed(5)
     return transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
-            hidden_size=HIDDEN, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-            vocab_size=64, max_position_embeddings=64, tie_word_embeddings=tied,
+            hidden_size=HIDDEN,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            vocab_size=64,
+            max_position_embeddings=64,
+            tie_word_embeddings=tied,
         )
     )
 

@@ -73,7 +73,10 @@ CASES = {
     "extended_huge": {"params-missing", "params-suspicious"},
     "blind": {"params-unreachable"},
     "gated": {
-        "params-missing", "params-uninitialised", "params-loss-not-finite", "params-gradient-not-finite",
+        "params-missing",
+        "params-uninitialised",
+        "params-loss-not-finite",
+        "params-gradient-not-finite",
         "transformers-new-bare-parameters",
     },
     "mixed": {"params-dtype-mix"},

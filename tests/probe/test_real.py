@@ -65,9 +65,7 @@ def test_a_rank_that_dies_or_hangs_for_real_is_named_and_the_rest_is_run() -> No
     scenarios = [replace(one, label=label) for label in ("before", "hang", "between", "after")]
     path = os.pathsep.join(filter(None, [str(FAULTS), os.environ.get("PYTHONPATH")]))
     environ = {**os.environ, "PYTHONPATH": path, "ENVCHECK_FAULTS": "none,hang"}
-    found = session.probe(
-        target("0.19.8"), scenarios, world_size=2, device="cpu", timeout=600, environ=environ, stall=10.0
-    )
+    found = session.probe(target("0.19.8"), scenarios, world_size=2, device="cpu", timeout=600, environ=environ, stall=10.0)
     hung = found.results[1]
     assert hung.kind is Kind.HUNG
     assert "rank 1 in `step 1: optimizer step`" in hung.text

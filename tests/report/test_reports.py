@@ -131,9 +131,7 @@ SARIF: dict[str, Any] = {
                         "driver": {
                             "type": "object",
                             "required": ["name"],
-                            "properties": {
-                                "rules": {"type": "array", "uniqueItems": True, "items": {"required": ["id"]}}
-                            },
+                            "properties": {"rules": {"type": "array", "uniqueItems": True, "items": {"required": ["id"]}}},
                         }
                     },
                 },
@@ -158,9 +156,7 @@ SARIF: dict[str, Any] = {
                                 "required": ["artifactLocation"],
                                 "properties": {
                                     "artifactLocation": {"required": ["uri"]},
-                                    "region": {
-                                        "properties": {"startLine": {"type": "integer", "minimum": 1}}
-                                    },
+                                    "region": {"properties": {"startLine": {"type": "integer", "minimum": 1}}},
                                 },
                             }
                         }

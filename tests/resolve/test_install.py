@@ -121,7 +121,8 @@ def test_staged_versions_that_are_not_right_change_nothing(bench: Bench) -> None
 def stand_in(folder: Path, ending: str) -> Installer:
     """An installer that stages as uv does and then does half of its work, and ends as `ending` says."""
     program = folder / "installer.py"
-    program.write_text(textwrap.dedent(f"""
+    program.write_text(
+        textwrap.dedent(f"""
         import os, pathlib, shutil, signal, subprocess, sys
         if "--prefix" in sys.argv:
             sys.exit(subprocess.run([{str(Path(sys.executable).with_name("uv"))!r}, *sys.argv[1:]], stdin=sys.stdin).returncode)
@@ -140,7 +141,8 @@ def stand_in(folder: Path, ending: str) -> Installer:
         (site / "beta_extra" / "__init__.py").write_text("")
         (site.parents[2] / "bin" / "alpha").unlink()
         {ending}
-    """))
+    """)
+    )
     return Installer("uv", (sys.executable, str(program), "pip", "install", "--python", str(folder.parent / "env")))
 
 

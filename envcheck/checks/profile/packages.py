@@ -86,9 +86,7 @@ def _missing(subject: Subject, items: list[Wanted], *, breaks: bool) -> Finding:
         title=f"{subject.profile.name} needs {names}, which {'is' if len(items) == 1 else 'are'} not installed",
         subjects=tuple(item.name for item in items),
         because=tuple(f"`{item.name}{item.spec}` {_whence(item)}" for item in items),
-        fixes=tuple(
-            Fix("package", f"{item.name} @ {item.url}" if item.url else f"{item.name}{item.spec}") for item in items
-        ),
+        fixes=tuple(Fix("package", f"{item.name} @ {item.url}" if item.url else f"{item.name}{item.spec}") for item in items),
         evidence=subject.evidence,
     )
 

@@ -241,11 +241,23 @@ def trainer() -> Any:
     made = model()
     known = transformers.TrainingArguments.__init__.__code__.co_varnames
     wanted = {
-        "output_dir": SCENARIO["folder"], "max_steps": steps, "per_device_train_batch_size": MICRO, "learning_rate": 1e-3,
-        "gradient_accumulation_steps": accumulation, "deepspeed": config(), "bf16": dtype == "bf16", "logging_steps": 1,
-        "report_to": [], "save_strategy": "no", "disable_tqdm": True, "remove_unused_columns": False,
-        "use_cpu" if "use_cpu" in known else "no_cuda": True, "lr_scheduler_type": "linear", "warmup_steps": 2,
-        "max_grad_norm": 1.0, "optim": "adamw_torch",
+        "output_dir": SCENARIO["folder"],
+        "max_steps": steps,
+        "per_device_train_batch_size": MICRO,
+        "learning_rate": 1e-3,
+        "gradient_accumulation_steps": accumulation,
+        "deepspeed": config(),
+        "bf16": dtype == "bf16",
+        "logging_steps": 1,
+        "report_to": [],
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "use_cpu" if "use_cpu" in known else "no_cuda": True,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 2,
+        "max_grad_norm": 1.0,
+        "optim": "adamw_torch",
     }  # type: Dict[str, Any]
     wanted.update(SCENARIO.get("arguments", {}))
     arguments = transformers.TrainingArguments(**wanted)
