@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envcheck.checks.torch_build import (
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from envcheck.checks.context import Context, Outcome
     from envcheck.checks.torch_build import TorchBuild
 
-WORDS = re.compile(r"[a-z0-9]+")
-
 
 class Device(NamedTuple):
     """One kind of visible GPU: name (may be empty) and compute capability as text and as a version."""
@@ -48,28 +45,14 @@ def devices(context: Context) -> list[Device]:
         told = environment.text("gpu.compute_capability")
         found = [("", told)] if told else []
     else:
-        found = [(gpu.name, gpu.compute_capability or by_name(context, gpu.name) or "") for gpu in environment.gpus]
+        gpus = context.matrix.completed(environment).gpus or ()
+        found = [(gpu.name, gpu.compute_capability) for gpu in gpus]
     kinds = {}
     for name, text in found:
         version = plain(text) if text else None
         if version:
             kinds[name, text] = Device(name, text, version.version)
     return list(kinds.values())
-
-
-def by_name(context: Context, name: str) -> str | None:
-    """The compute capability of a GPU name: the longest name of the table that it holds as whole words."""
-    words = WORDS.findall(name.lower())
-    best: tuple[int, str] = (0, "")
-    for row in rows(context, "gpu"):
-        wanted = WORDS.findall(row["name"].lower())
-        if len(wanted) > best[0] and _holds(words, wanted):
-            best = (len(wanted), row["cc"])
-    return best[1] or None
-
-
-def _holds(words: list[str], wanted: list[str]) -> bool:
-    return any(words[start : start + len(wanted)] == wanted for start in range(len(words)))
 
 
 def check_gpu_torch(context: Context) -> Iterator[Outcome]:

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from envcheck.facts.model import MetadataProblem
 
 SPECIFICATION = Evidence("docs", "PyPA specifications: Recording installed projects")
+EVIDENCE = {
+    "duplicate": (SPECIFICATION, Evidence("issue", "python/cpython#100666")),
+    "broken": (SPECIFICATION, Evidence("docs", "Python documentation: importlib.metadata")),
+    "leftover": (SPECIFICATION, Evidence("code", "pypa/pip: warning about invalid distributions")),
+}
+SYMPTOMS = {
+    "duplicate": "An installer and the interpreter may disagree about which version is there",
+    "broken": "The version may read as None, and libraries that compare it fail: `expected string or bytes-like object`",
+    "leftover": "pip warns at every start (`Ignoring invalid distribution`), and the package may be half removed",
+}
 
 
 def check_metadata(context: Context) -> Iterator[Outcome]:
@@ -40,6 +50,6 @@ def _finding(problem: MetadataProblem) -> Finding:
         observed={problem.name: problem.path},
         because=(problem.detail or f"seen at {problem.path}",),
         fixes=(Fix("do", changes[problem.kind]),),
-        evidence=(SPECIFICATION,),
-        symptom="An installer and the interpreter may disagree about which version is there",
+        evidence=EVIDENCE[problem.kind],
+        symptom=SYMPTOMS[problem.kind],
     )

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 def check_rules(context: Context) -> Iterator[Outcome]:
     """Every bad, suspect and changed combination; one skip for each fact, package or usage that kept rules open."""
+    environment = context.matrix.completed(context.environment)
     for outcome in speaking(context):
-        yield outcome if isinstance(outcome, Skip) else finding(outcome, context.environment, context.settings)
+        yield outcome if isinstance(outcome, Skip) else finding(outcome, environment, context.settings)
 
 
 def speaking(context: Context, wanted: Callable[[Candidate], bool] | None = None) -> Iterator[Match | Skip]:
@@ -34,14 +35,15 @@ def speaking(context: Context, wanted: Callable[[Candidate], bool] | None = None
         wanted: Which candidates to consider at all; every one where left out.
     """
     matrix = context.matrix
+    environment = matrix.completed(context.environment)
     open_by: Counter[str] = Counter()
-    for candidate in matrix.possible(context.environment, context.settings):
+    for candidate in matrix.possible(environment, context.settings):
         if candidate.sketch.status == "good" or not (wanted is None or wanted(candidate)):
             continue
         blocker = blocked_by(candidate, matrix.told) if candidate.open else ""
         if blocker:
             open_by[blocker] += 1
-        elif found := match(matrix.rule(candidate.number), context.environment, context.settings, matrix.kinds):
+        elif found := match(matrix.rule(candidate.number), environment, context.settings, matrix.kinds):
             yield found
     for name, count in sorted(open_by.items()):
         yield Skip(f"rules about {name}", f"{name} unknown: {count} rule{'s' if count > 1 else ''}")

@@ -196,7 +196,7 @@ def rule_findings(
             yield outcome
         else:
             place = place_of(outcome.rule, document, name)
-            yield finding(outcome, environment, settings)._replace(place=place)
+            yield finding(outcome, matrix.completed(environment), settings)._replace(place=place)
 
 
 def _about_what_is_given(candidate: Candidate) -> bool:

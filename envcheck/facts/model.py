@@ -46,11 +46,14 @@ class Gpu(NamedTuple):
         name: As the driver gives it, or an empty string.
         compute_capability: `major.minor`, or an empty string where it is not known.
         memory_mib: Total memory in MiB, or 0 where it is not known.
+        product_class: datacenter, workstation, geforce or jetson; empty until the matrix's table is asked, or where it
+            does not know the name.
     """
 
     name: str = ""
     compute_capability: str = ""
     memory_mib: int = 0
+    product_class: str = ""
 
 
 class Distribution(NamedTuple):

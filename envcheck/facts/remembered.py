@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: Part of the file's name: a change of what is kept, or of how metadata is read, changes it.
-FORM = "1"
+FORM = "2"
 
 #: What a metadata folder may hold that is read. Its own time tells when a file in it came or went.
 READ = ("METADATA", "PKG-INFO", "direct_url.json", "INSTALLER", "requires.txt")
@@ -45,8 +45,8 @@ class Memory:
             if not stamp or entry[0] != stamp:
                 return None
             found = [
-                Distribution(name, version, tuple(requires), python, folder, url, installer, editable, tuple(extras))
-                for name, version, requires, python, url, installer, editable, extras in entry[1]
+                Distribution(name, version, tuple(requires), python, folder, url, installer, editable, tuple(extras), commit)
+                for name, version, requires, python, url, installer, editable, extras, commit in entry[1]
             ]
             return found, [MetadataProblem(*item) for item in entry[2]]
         except (TypeError, ValueError, LookupError):
@@ -77,6 +77,7 @@ def _load(file: str) -> dict[str, Any]:
 def _plain(item: Distribution) -> tuple[Any, ...]:
     return (
         item.name, item.version, item.requires, item.requires_python, item.direct_url, item.installer, item.editable, item.extras,
+        item.commit,
     )  # fmt: skip
 
 

@@ -97,7 +97,9 @@ def _package(package: Distribution) -> str | dict[str, Any]:
 
 
 def _gpu(gpu: Gpu) -> dict[str, Any]:
-    fields = {"name": gpu.name, "compute_capability": gpu.compute_capability, "memory_mib": gpu.memory_mib}
+    fields = {
+        "name": gpu.name, "compute_capability": gpu.compute_capability, "memory_mib": gpu.memory_mib, "class": gpu.product_class,
+    }  # fmt: skip
     return {name: value for name, value in fields.items() if value}
 
 

@@ -222,7 +222,8 @@ def _gpu(value: Any, here: Reader) -> Gpu:  # noqa: ANN401 - JSON
     memory, below = given.get("memory_mib", (0, here))
     if below.expect(memory, int, "a whole number of MiB") and memory < 0:
         below.wrong("must not be negative")
-    return Gpu(name=text("name"), compute_capability=capability, memory_mib=memory if isinstance(memory, int) else 0)
+    size = memory if isinstance(memory, int) else 0
+    return Gpu(name=text("name"), compute_capability=capability, memory_mib=size, product_class=text("class"))
 
 
 def _problems(document: Fields, reader: Reader) -> Iterator[MetadataProblem]:

@@ -82,8 +82,9 @@ def example_environment(example: Example) -> Environment:
     facts = {name: _fact(value) for name, value in example.facts.items()}
     gpu = {name.removeprefix("gpu."): value for name, value in example.facts.items() if name.startswith("gpu.")}
     gpus = None
-    if gpu.keys() & {"name", "compute_capability", "memory_mib"}:
-        gpus = (Gpu(gpu.get("name", ""), str(gpu.get("compute_capability", "")), int(gpu.get("memory_mib", 0))),)
+    if gpu.keys() & {"name", "compute_capability", "memory_mib", "class"}:
+        memory = int(gpu.get("memory_mib", 0))
+        gpus = (Gpu(gpu.get("name", ""), str(gpu.get("compute_capability", "")), memory, gpu.get("class", "")),)
     return Environment(packages=packages, complete=True, facts=facts, gpus=gpus)
 
 

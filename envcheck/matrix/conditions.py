@@ -85,7 +85,7 @@ def _as_bool(value: object) -> bool | None:
 def fact_holds(environment: Environment, kind: str, name: str, condition: str) -> bool | None:
     """Whether a fact fulfils a condition of `when.facts`; for `gpu.*` whether any visible GPU does."""
     if name.startswith("gpu.") and name != "gpu.count" and environment.gpus is not None:
-        return _any_gpu_holds(environment.gpus, kind, name.removeprefix("gpu."), condition)
+        return _any_gpu_holds(environment, kind, name, condition)
     fact = lookup(environment, name)
     if isinstance(fact, Absent):
         return condition == ABSENT or (condition[:1] == "!" and kind == "word")
@@ -108,17 +108,26 @@ def lookup(environment: Environment, name: str) -> Fact:
     return fact
 
 
-def _any_gpu_holds(gpus: tuple[Gpu, ...], kind: str, attribute: str, condition: str) -> bool | None:
-    if not gpus:
+def gpu_attribute(environment: Environment, gpu: Gpu, name: str) -> str:
+    """One fact `gpu.*` of one GPU as text; empty where it is not known."""
+    if name == "gpu.vendor":
+        ours = gpu.compute_capability or gpu.product_class or "nvidia" in gpu.name.lower()
+        return environment.text(name) or ("nvidia" if ours else "")
+    values = {
+        "gpu.name": gpu.name, "gpu.class": gpu.product_class, "gpu.compute_capability": gpu.compute_capability,
+        "gpu.memory_mib": str(gpu.memory_mib or ""),
+    }  # fmt: skip
+    return values.get(name, "")
+
+
+def _any_gpu_holds(environment: Environment, kind: str, name: str, condition: str) -> bool | None:
+    if not environment.gpus:
         return condition == ABSENT
-    results = [_gpu_holds(gpu, kind, attribute, condition) for gpu in gpus]
+    results = [_gpu_holds(gpu_attribute(environment, gpu, name), kind, condition) for gpu in environment.gpus]
     return True if True in results else (None if None in results else False)
 
 
-def _gpu_holds(gpu: Gpu, kind: str, attribute: str, condition: str) -> bool | None:
-    value = {"vendor": "nvidia" if gpu.name else "", "class": "", **{
-        name: str(getattr(gpu, name) or "") for name in ("name", "compute_capability", "memory_mib")
-    }}.get(attribute, "")  # fmt: skip
+def _gpu_holds(value: str, kind: str, condition: str) -> bool | None:
     if not value:
         return None
     return (condition == PRESENT) if condition in (ABSENT, PRESENT) else value_holds(value, kind, condition)
@@ -138,9 +147,13 @@ def value_holds(value: str | tuple[str, ...], kind: str, condition: str) -> bool
 
 def _list_holds(values: tuple[str, ...], condition: str) -> bool:
     word, _, wanted = condition.partition(" ")
-    options = [option.strip() for option in wanted.split("|")]
-    found = any(option in value for option in options for value in values)
+    found = any(_among(values, option.strip()) for option in wanted.split("|"))
     return found if word == "contains" else not found
+
+
+def _among(values: tuple[str, ...], option: str) -> bool:
+    """Whether an option, in which `*` stands for any text, is one of the values."""
+    return any(fnmatchcase(value, option) for value in values) if "*" in option else option in values
 
 
 def comparison_holds(environment: Environment, comparison: Comparison) -> bool | None:

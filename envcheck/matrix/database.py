@@ -51,6 +51,7 @@ class Matrix:
         self._parsed: dict[str, Any] = {}
         self._index: Index | None = None
         self._asked: tuple[Environment, Settings, list[Candidate]] | None = None
+        self._completed: tuple[Environment, Environment] | None = None
         self._read_tables: dict[str, dict[str, Any]] = {}
 
     def __len__(self) -> int:
@@ -107,11 +108,27 @@ class Matrix:
         """The rules that no package condition rules out."""
         return (self.rule(number) for number in self.index.fitting(environment))
 
+    def completed(self, environment: Environment) -> Environment:
+        """The environment with the class, and the compute capability, of the GPUs of which only the name is known.
+
+        The last answer is kept, as for `possible`.
+        """
+        if not environment.gpus:
+            return environment
+        if self._completed is None or all(environment is not known for known in self._completed):
+            from envcheck.matrix.gpus import completed  # noqa: PLC0415 - only where there are GPUs
+
+            rows = self.table("gpu").get("rows", ())
+            gpus = tuple(completed(gpu, rows) for gpu in environment.gpus)
+            self._completed = environment, environment._replace(gpus=gpus)
+        return self._completed[1]
+
     def possible(self, environment: Environment, settings: Settings) -> list[Candidate]:
         """The rules of which nothing is false, with what is open, without their text.
 
         The last answer is kept: several checks ask of the same environment.
         """
+        environment = self.completed(environment)
         if self._asked is None or self._asked[0] is not environment or self._asked[1] is not settings:
             self._asked = environment, settings, list(self.index.candidates(environment, settings, self.kinds))
         return self._asked[2]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from envcheck.facts.model import Known
-from envcheck.matrix.conditions import lookup, operand_text
+from envcheck.matrix.conditions import gpu_attribute, lookup, operand_text
 from envcheck.matrix.index import COMPARE, FACT, PACKAGE, SETTING, USE, conditions_of, holds
 from envcheck.matrix.rule import SettingCondition, show, subject_of_fact
 from envcheck.matrix.settings import UNSAID, UNSET
@@ -104,9 +104,8 @@ def _package_reason(environment: Environment, name: str, spec: str) -> str:
 
 
 def _fact_text(environment: Environment, name: str) -> str:
-    if name.startswith("gpu.") and environment.gpus:
-        attribute = name.removeprefix("gpu.")
-        return ", ".join(str(getattr(gpu, attribute, "?")) for gpu in environment.gpus)
+    if name.startswith("gpu.") and name != "gpu.count" and environment.gpus:
+        return ", ".join(gpu_attribute(environment, gpu, name) or "unknown" for gpu in environment.gpus)
     fact = lookup(environment, name)
     if not isinstance(fact, Known):
         return "absent"

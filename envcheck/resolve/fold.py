@@ -25,6 +25,7 @@ def fold_rules(matrix: Matrix, machine: Environment, settings: Settings, waived:
     is known to hold. One that hangs on a setting nobody gave becomes a soft one where it says `unknown = "warn"`, and is left
     out otherwise. So is what hangs on an unknown fact, or on the build of a package: those are judged on the resolver's answer.
     """
+    machine = matrix.completed(machine)
     for rule in matrix.rules():
         nogood = None if rule.id in waived else fold(rule, machine, settings, matrix.kinds)
         if nogood is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import tomli
 
 from envcheck.checks.context import Context
 from envcheck.facts.model import Absent, Distribution, Environment, Fact, Gpu, Known
 from envcheck.findings import Finding, Skip
+from envcheck.matrix.database import load
 from envcheck.matrix.settings import combine
 
 if TYPE_CHECKING:
@@ -27,15 +28,9 @@ def table(name: str) -> dict[str, Any]:
     return tomli.loads(path.read_text()) if path.exists() else {}
 
 
-class TablesOnly:
-    """A matrix that has the tables and nothing else."""
-
-    def table(self, name: str) -> dict[str, Any]:
-        return table(name)
-
-
+@lru_cache
 def matrix() -> Matrix:
-    return cast("Matrix", TablesOnly())
+    return load(environ={})
 
 
 def fact(value: str | list[str]) -> Fact:

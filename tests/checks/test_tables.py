@@ -12,9 +12,9 @@ from envcheck.checks.nvidia_wheels import split_pin
 from envcheck.checks.pairing import check_pairing
 from envcheck.checks.torch_build import cuda_of_tag, minor_of
 from envcheck.checks.wheels import built_for
-from envcheck.facts.model import Distribution
+from envcheck.facts.model import Distribution, Environment, Gpu
 from envcheck.matrix.versions import satisfies
-from tests.checks.tables import run, table
+from tests.checks.tables import matrix, run, table
 
 #: The tables that checks read; other files of the folder have their own form and tests.
 NAMES = (
@@ -139,14 +139,20 @@ def test_what_says_nothing_of_its_build(url: str, version: str) -> None:
     assert built_for(Distribution("x", version, direct_url=url)) is None
 
 
-@pytest.mark.parametrize(("name", "capability"), [
-    ("NVIDIA A100-SXM4-80GB", "8.0"), ("Tesla V100-SXM2-32GB", "7.0"), ("NVIDIA GeForce RTX 4090", "8.9"),
-    ("NVIDIA RTX 6000 Ada Generation", "8.9"), ("Quadro RTX 6000", "7.5"), ("NVIDIA GeForce GTX 1080 Ti", "6.1"),
-    ("NVIDIA L40S", "8.9"), ("NVIDIA H100 80GB HBM3", "9.0"), ("NVIDIA A10G", "8.6"), ("NVIDIA A1000 Laptop GPU", None),
-    ("", None),
+@pytest.mark.parametrize(("name", "capability", "product_class"), [
+    ("NVIDIA A100-SXM4-80GB", "8.0", "datacenter"), ("Tesla V100-SXM2-32GB", "7.0", "datacenter"),
+    ("NVIDIA GeForce RTX 4090", "8.9", "geforce"), ("NVIDIA GeForce RTX 4090 Laptop GPU", "8.9", "geforce"),
+    ("NVIDIA RTX 6000 Ada Generation", "8.9", "workstation"), ("Quadro RTX 6000", "7.5", "workstation"),
+    ("NVIDIA GeForce GTX 1080 Ti", "6.1", "geforce"), ("NVIDIA L40S", "8.9", "datacenter"),
+    ("NVIDIA H100 80GB HBM3", "9.0", "datacenter"), ("NVIDIA A10G", "8.6", "datacenter"),
+    ("NVIDIA GeForce GTX 980", "", "geforce"), ("Quadro P6000", "", "workstation"), ("NVIDIA A1000 Laptop GPU", "", ""),
+    ("", "", ""),
 ])  # fmt: skip
-def test_capability_by_name(name: str, capability: str | None) -> None:
-    from envcheck.checks.gpu import by_name  # noqa: PLC0415 - used by this test alone
-    from tests.checks.tables import context  # noqa: PLC0415
+def test_what_a_gpu_name_tells(name: str, capability: str, product_class: str) -> None:
+    seen = matrix().completed(Environment(gpus=(Gpu(name),))).gpus
+    assert seen == (Gpu(name, capability, product_class=product_class),)
 
-    assert by_name(context({}), name) == capability
+
+def test_what_is_known_of_a_gpu_wins_over_its_name() -> None:
+    known = Environment(gpus=(Gpu("NVIDIA A100", "9.9", product_class="geforce"),))
+    assert matrix().completed(known).gpus == known.gpus

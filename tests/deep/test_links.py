@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +20,6 @@ from tests.deep.trees import install, site_of, target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from envcheck.checks.context import Outcome
     from envcheck.facts.model import Fact
@@ -126,6 +127,8 @@ def test_facts_for_the_rules(tmp_path: Path) -> None:
     assert isinstance(undefined, Known)
     assert GET_DEVICE in undefined.value
     assert facts["extension.cxx11_abi"] == Known("false", undefined.source)
+    vocabulary = tomli.loads((Path(__file__).parents[2] / "matrices" / "vocabulary.toml").read_text())["fact"]
+    assert {name for name, entry in vocabulary.items() if entry["from"] == "deep"} == facts.keys()
 
 
 def test_symbols_of_a_missing_library_say_nothing_of_the_version(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zipfile
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from envcheck.facts.distributions import Installed, read_installed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -97,20 +99,52 @@ def test_a_metadata_folder_without_metadata_beside_its_package_is_installed(tmp_
     assert read_installed([str(tmp_path)]).packages["here-too"].version == "1.5"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_metadata_without_permission_is_broken(tmp_path: Path) -> None:
-    (put(tmp_path, "foo-1") / "METADATA").chmod(0)
+#: What may lie where METADATA should be. Each fails for root as well, whom no permission stops.
+UNREADABLE: dict[str, Callable[[Path], object]] = {
+    "a folder": lambda path: path.mkdir(),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to nothing": lambda path: path.symlink_to("gone"),
+    "a named pipe": os.mkfifo,
+    "an input/output error": lambda path: path.symlink_to("/proc/self/mem"),
+    "bytes that are no text": lambda path: path.write_bytes(b"\xff\xfe\x00\x01" * 4096),
+    "zeros without end": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("make", UNREADABLE.values(), ids=UNREADABLE)
+def test_metadata_that_cannot_be_read_is_broken(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    path = put(tmp_path, "foo-1") / "METADATA"
+    path.unlink()
+    make(path)
+    put(tmp_path, "bar-2")
     (tmp_path / "foo.py").touch()
     installed = read_installed([str(tmp_path)])
     assert kinds(installed) == [("broken", "foo")]
+    assert {name: item.version for name, item in installed.packages.items()} == {"foo": "1", "bar": "2"}
+
+
+def test_metadata_without_permission_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path, "foo-1") / "METADATA"
+    (tmp_path / "foo.py").touch()
+    really = os.open
+
+    def refused(name: str, flags: int) -> int:
+        if name == str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+        return really(name, flags)
+
+    path.chmod(0)
+    monkeypatch.setattr(os, "open", refused)  # for root, whom the mode does not stop
+    installed = read_installed([str(tmp_path)])
+    assert kinds(installed) == [("broken", "foo")]
+    assert "Permission denied" in installed.problems[0].detail
     assert installed.packages["foo"].version == "1"
 
 
-def test_a_named_pipe_in_place_of_metadata_does_not_hang(tmp_path: Path) -> None:
-    info = tmp_path / "foo-1.dist-info"
-    info.mkdir()
-    os.mkfifo(info / "METADATA")
-    assert kinds(read_installed([str(tmp_path)])) == [("broken", "foo")]
+def test_a_metadata_folder_that_links_to_itself_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "foo-1.dist-info").symlink_to("foo-1.dist-info")
+    put(tmp_path, "bar-2")
+    assert set(read_installed([str(tmp_path)]).packages) == {"bar"}
 
 
 def test_a_half_removed_package_is_one_leftover_and_not_installed(tmp_path: Path) -> None:

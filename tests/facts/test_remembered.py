@@ -41,6 +41,8 @@ def site(tmp_path: Path) -> Path:
     put(folder, "torch-2.7.1", INSTALLER="uv\n")
     put(folder, "foo-1", "Name: foo\nVersion: 1\nRequires-Dist: torch>=2 ; extra == 'x'\nProvides-Extra: x\n")
     put(folder, "here-1", direct_url__json='{"url": "file:///here", "dir_info": {"editable": true}}')
+    source = {"url": "https://e.org/vcs.git", "vcs_info": {"vcs": "git", "commit_id": "0123abc"}}
+    put(folder, "vcs-1", direct_url__json=json.dumps(source))
     put(folder, "bad-1", "")
     put(folder, "~ip-23")
     return folder
@@ -71,6 +73,7 @@ def test_what_did_not_change_is_not_read_again(site: Path, tmp_path: Path) -> No
     assert again(site, tmp_path / "cache", reads=False) == first
     assert first.packages["torch"].installer == "uv"
     assert first.packages["here"].editable
+    assert first.packages["vcs"].commit == "0123abc"
     assert {problem.kind for problem in first.problems} == {"broken", "leftover"}
 
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +24,11 @@ from envcheck.facts.model import (
 )
 from envcheck.facts.redaction import cleaner, redacted
 from envcheck.facts.snapshot import SCHEMA, dumps, load, to_json
+from envcheck.matrix.conditions import fact_holds
+
+#: Every fact that `when.facts` may name.
+VOCABULARY_FILE = Path(__file__).parents[2] / "matrices" / "vocabulary.toml"
+VOCABULARY: dict[str, dict[str, str]] = tomli.loads(VOCABULARY_FILE.read_text())["fact"]
 
 DESIGN_EXAMPLE = {
     "schema": "envcheck.snapshot/1", "complete": False, "python": "3.10.14",
@@ -91,6 +98,31 @@ def test_facts_by_name() -> None:
     environment = read(facts={"conda": "yes", "nccl_file": True, "conda_packages": ["mkl"], "ram_gib": 64})
     values = {name: fact.value for name, fact in environment.facts.items() if isinstance(fact, Known)}
     assert values == {"conda": "yes", "nccl_file": "true", "conda_packages": ("mkl",), "ram_gib": "64"}
+
+
+@pytest.mark.parametrize("name", VOCABULARY)
+def test_every_fact_that_a_rule_may_use_can_be_given(name: str) -> None:
+    kind = VOCABULARY[name]["kind"]
+    value, condition = {"version": ("12.1", ">=12"), "word": ("yes", "yes"), "list": (["a"], "contains a")}[kind]
+    environment = read(facts={name: value})
+    assert fact_holds(environment, kind, name, condition) is True
+    assert fact_holds(read(facts={name: None}), kind, name, "absent") is True
+    assert fact_holds(read(), kind, name, condition) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "condition"),
+    [
+        ({"name": "NVIDIA A100"}, "gpu.name", "*A100*"),
+        ({"compute_capability": "8.0"}, "gpu.compute_capability", "==8.0"),
+        ({"compute_capability": "8.0"}, "gpu.vendor", "nvidia"),
+        ({"memory_mib": 81920}, "gpu.memory_mib", ">=80000"),
+        ({"class": "jetson"}, "gpu.class", "jetson"),
+        ({}, "gpu.count", "==1"),
+    ],
+)
+def test_every_fact_of_a_gpu_can_be_given(field: dict[str, object], name: str, condition: str) -> None:
+    assert fact_holds(read(gpus=[field]), VOCABULARY[name]["kind"], name, condition) is True
 
 
 def test_local_tags_say_the_cuda_builds() -> None:

@@ -111,6 +111,14 @@ def test_told_settings_win_over_both_files() -> None:
         ("word", "NVIDIA GeForce RTX 4090", "*RTX 40*", True),
         ("list", ("torch", "numpy"), "contains numpy", True),
         ("list", ("torch",), "lacks numpy", True),
+        ("list", ("torchvision", "pytorch"), "contains torch", False),
+        ("list", ("torchvision",), "lacks torch", True),
+        ("list", ("torch", "torchvision"), "contains jax|torch", True),
+        ("list", ("flash_attn-2.7.3-cp310.whl",), "contains flash_attn-*", True),
+        ("list", ("flash_attn-2.7.3-cp310.whl",), "contains flash_attn", False),
+        ("list", (), "contains *", False),
+        ("list", ("[a-z]",), "contains [a-z]", True),
+        ("list", "torch", "contains torch", True),
         ("version", "12.1", "absent", False),
         ("version", "12.1", "present", True),
     ],
@@ -139,6 +147,22 @@ def test_a_gpu_condition_holds_when_any_gpu_fulfils_it() -> None:
     assert fact_holds(two, "version", "gpu.count", ">=2") is True
     assert fact_holds(Environment(gpus=(Gpu("a"),)), "version", "gpu.compute_capability", "<7") is None
     assert fact_holds(Environment(gpus=()), "version", "gpu.compute_capability", "<7") is False
+
+
+@pytest.mark.parametrize(
+    ("gpu", "vendor"),
+    [
+        (Gpu("NVIDIA Graphics Device"), "nvidia"),
+        (Gpu("", "8.0"), "nvidia"),
+        (Gpu("GeForce GTX 980", product_class="geforce"), "nvidia"),
+        (Gpu("AMD Instinct MI300X"), None),
+        (Gpu(), None),
+    ],
+)
+def test_the_vendor_of_a_gpu(gpu: Gpu, vendor: str | None) -> None:
+    assert fact_holds(Environment(gpus=(gpu,)), "word", "gpu.vendor", "nvidia") is (True if vendor else None)
+    told = Environment(gpus=(gpu,), facts={"gpu.vendor": Known("amd")})
+    assert fact_holds(told, "word", "gpu.vendor", "amd") is True
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
-from envcheck.checks.gpu import by_name
 from envcheck.checks.profile.subject import evidence
 from envcheck.checks.torch_build import torch_build
 from envcheck.facts.model import Known
@@ -51,15 +50,16 @@ def _gpus(subject: Subject, needs: list[Need]) -> Iterator[Outcome]:
     if not subject.environment.gpus:
         yield _no_gpu(subject, needs)
         return
-    cards = [_card(subject, gpu) for gpu in subject.environment.gpus]
+    gpus = subject.context.matrix.completed(subject.environment).gpus or ()
+    cards = [_card(gpu) for gpu in gpus]
     for need in needs:
         outcome = _judge(subject, need, cards)
         if outcome is not None:
             yield outcome
 
 
-def _card(subject: Subject, gpu: Gpu) -> Card:
-    text = gpu.compute_capability or by_name(subject.context, gpu.name) or ""
+def _card(gpu: Gpu) -> Card:
+    text = gpu.compute_capability
     version = plain(text) if text else None
     label = f"{gpu.name or 'GPU'}{f' ({text})' if text else ''}{f' {gpu.memory_mib} MiB' if gpu.memory_mib else ''}"
     return Card(label, version.version if version else None, gpu.memory_mib or None)
