@@ -11,10 +11,12 @@ import pytest
 import tomli
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.version import Version
 
 from envcheck.checks.context import Context
 from envcheck.checks.profile.hardware import check_hardware
 from envcheck.checks.profile.packages import (
+    INTERNALS,
     check_bounds,
     check_forbidden,
     check_missing,
@@ -122,6 +124,37 @@ def test_a_missing_package_is_named(profile: Profile) -> None:
 
 
 @every_profile
+def test_an_empty_environment_cannot_run(profile: Profile) -> None:
+    outcome = hold_against(Context(good_environment(profile)._replace(packages={}), MATRIX), profile, pins=False)
+    named = {name for found in outcome.findings if found.id == "profile-package-missing" for name in found.subjects}
+    assert named == wanted(profile).keys()
+    inferred = "requires" in profile.provenance.inferred
+    firm = not inferred and any(item.required and not item.origin.startswith("group ") for item in wanted(profile).values())
+    assert outcome.readiness is worst_of(profile, firm=firm or profile.server == "required")
+
+
+@every_profile
+@pytest.mark.parametrize("step", [1, -1], ids=["newer", "older"])
+def test_each_pin_off_by_a_minor_release_moves_the_verdict(profile: Profile, step: int) -> None:
+    """Another minor version of a pin: not tried by anybody; of a package whose internals the project uses: it does not run."""
+    good = good_environment(profile)
+    for name, item in wanted(profile).items():
+        pin = pinned(item.spec)
+        if not pin or item.url.startswith("git+"):
+            continue
+        major, minor = (*Version(pin).release, 0)[:2]
+        if minor + step < 0:
+            continue
+        outcome = hold_against(Context(with_version(good, name, f"{major}.{minor + step}"), MATRIX), profile, pins=False)
+        spoken = [found for found in outcome.findings if found.id == "profile-package-version"]
+        assert [found.subjects for found in spoken] == [(name,)], name
+        firm = name in INTERNALS and "requires" not in profile.provenance.inferred
+        assert of_severity(spoken[0].severity) is worst_of(profile, firm=firm), name
+        assert ORDER.index(outcome.readiness) >= ORDER.index(of_severity(spoken[0].severity)), name
+        assert outcome.areas["packages"] is outcome.readiness, name
+
+
+@every_profile
 def test_an_incomplete_snapshot_is_no_reproach(profile: Profile) -> None:
     known = {name: item for name, item in good_packages(profile).items() if name == "torch"}
     outcome = hold(profile, Environment(packages=known))
@@ -147,14 +180,22 @@ def test_the_wrong_python(profile: Profile) -> None:
     assert area(list(found)) is worst_of(profile, firm=firm)
 
 
+#: Compute capabilities in the order of their GPUs.
+LADDER = ("5.0", "6.0", "7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
+
+
 @every_profile
-def test_hardware_below_a_need(profile: Profile) -> None:
+def test_hardware_one_step_below_a_need(profile: Profile) -> None:
     good = good_environment(profile)
     gpus = good.gpus or ()
     for need in (need for need in profile.needs if need.at_least and need.what != "driver"):
+        cards = len(gpus) if need.what == "total_gpu_memory_gb" else 1
+        weaker = (
+            LADDER[LADDER.index(need.at_least) - 1] if need.what == "compute_capability" and need.at_least != "5.0" else "3.7"
+        )
         less = {
-            "compute_capability": tuple(gpu._replace(compute_capability="3.5") for gpu in gpus), "gpus": gpus[:-1],
-        }.get(need.what, tuple(gpu._replace(memory_mib=900) for gpu in gpus))  # fmt: skip
+            "compute_capability": tuple(gpu._replace(compute_capability=weaker) for gpu in gpus), "gpus": gpus[:-1],
+        }.get(need.what, tuple(gpu._replace(memory_mib=int(float(need.at_least) * 940 / cards)) for gpu in gpus))  # fmt: skip
         outcomes = check_hardware(subject(profile, good._replace(gpus=less)))
         spoken = [item for item in outcomes if isinstance(item, Finding) and any(need.why in reason for reason in item.because)]
         assert [item.severity for item in spoken] == [

@@ -116,6 +116,11 @@ def _show(report: Report, *, verbose: bool) -> None:
         sys.stdout.write(encodable(text.plain(styled)))
 
 
+def terminal_width() -> int:
+    """Columns of the terminal that standard output is, 0 where it is none."""
+    return _terminal_width() if sys.stdout.isatty() else 0
+
+
 def _terminal_width() -> int:
     from shutil import get_terminal_size  # noqa: PLC0415 - slow to import
 

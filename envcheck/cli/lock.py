@@ -91,7 +91,7 @@ def make(args: argparse.Namespace, matrix: Matrix, profile: Profile | None) -> t
     """
     from envcheck.resolve.elsewhere import compiled_here  # noqa: PLC0415 - slow start is paid only here
     from envcheck.resolve.lockfile import lock_text  # noqa: PLC0415 - likewise
-    from envcheck.resolve.profile import refusal, remarks  # noqa: PLC0415 - likewise
+    from envcheck.resolve.profile import refusal, remarks, withdrawn, wrong_build  # noqa: PLC0415 - likewise
     from envcheck.resolve.solve import Solved, solve  # noqa: PLC0415 - likewise
 
     today = datetime.datetime.now(tz=datetime.timezone.utc).date()
@@ -107,8 +107,9 @@ def make(args: argparse.Namespace, matrix: Matrix, profile: Profile | None) -> t
         assert impossible is not None  # noqa: S101 - made above
         return "", refusal_report(impossible, request)
     findings, waived = apply((_accepted(nogood) for nogood in found.waived), waivers, today)
-    findings += remarks(profile) if profile else ()
-    findings += compiled_here(found.lock, Context(found.environment(), matrix))
+    made = Context(found.environment(), matrix)
+    findings += [*remarks(profile), *wrong_build(profile, made)] if profile else ()
+    findings += [*withdrawn(found.lock.yanked), *compiled_here(found.lock, made)]
     return lock_text(found.lock, args.lock), report(found, request, args, findings, waived)
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from envcheck.cli.console import encodable, write
+from envcheck.cli.console import encodable, terminal_width, write
+from envcheck.cli.profile_tables import listed
 from envcheck.errors import ExitCode
 from envcheck.matrix.database import load
 from envcheck.matrix.profile_requirements import lock_markers, lock_python, wanted_packages
 from envcheck.matrix.profiles import load_profiles, open_profile
-from envcheck.report.escape import code_span
 from envcheck.report.escape import markdown as escaped
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from envcheck.matrix.profile import Need, Profile
 
 FORMS = ("text", "json", "markdown")
+
+#: The widest that running text is set.
 WIDTH = 118
-COLUMNS = ("profile", "for", "python", "torch", "cuda", "gpu", "name")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +38,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show = actions.add_parser("show", help="what one project needs, the steps a version check cannot see, and pitfalls")
     show.add_argument("name", metavar="NAME", help="in any spelling; the beginning will do where it is the only one")
     _add_options(show, again=True)
+    check = actions.add_parser("check", help="which of them this environment (another, a snapshot) is ready for, a line each")
+    which = check.add_mutually_exclusive_group()
+    which.add_argument("--python", metavar="PATH", help="another interpreter, or a venv folder (default: this one)")
+    which.add_argument("--snapshot", metavar="FILE", help="a saved or hand-written snapshot; `-` is standard input")
+    _add_options(check, again=True)
 
 
 def _add_options(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
@@ -50,73 +57,68 @@ def _add_options(parser: argparse.ArgumentParser, *, again: bool = False) -> Non
 
 
 def run(args: argparse.Namespace) -> int:
-    """List or show; returns the exit code."""
+    """List, show or check; returns the exit code."""
     matrix = load(args.matrices)
+    width = 0 if args.output else terminal_width()
     if args.action == "show":
-        text = shown(open_profile(matrix.folder, args.name), matrix, args.format)
+        text = shown(open_profile(matrix.folder, args.name), matrix, args.format, width)
+    elif args.action == "check":
+        text = checked(args, matrix, width)
     else:
-        text = listed(load_profiles(matrix.folder), args.format)
+        text = listed(load_profiles(matrix.folder), args.format, width)
     write(text if args.output else encodable(text), args.output)
     return int(ExitCode.OK)
 
 
-def listed(profiles: list[Profile], form: str) -> str:
-    """The listing in one of `FORMS`."""
-    rows = [_row(profile) for profile in profiles]
-    if form == "json":
-        names = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-        return json.dumps({"schema": "envcheck.profiles/1", "profiles": names}, indent=2) + "\n"
-    if form == "markdown":
-        lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-        return "\n".join([*lines, *(f"| {' | '.join(map(code_span, row))} |" for row in rows)]) + "\n"
-    table = [COLUMNS, *rows]
-    widths = [max(len(row[number]) for row in table) for number in range(len(COLUMNS))]
-    return "".join("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in table)
+def checked(args: argparse.Namespace, matrix: Matrix, width: int) -> str:
+    """Every profile against the environment that the options name, the readiest first.
+
+    Raises:
+        InputError: The snapshot is unreadable.
+        CouldNotLookError: The interpreter cannot be asked.
+    """
+    from envcheck.checks import waivers  # noqa: PLC0415 - only to check
+    from envcheck.checks.context import Context  # noqa: PLC0415 - likewise
+    from envcheck.checks.profile.verdict import Readiness, errors_elsewhere, hold_against, readiness_beside  # noqa: PLC0415
+    from envcheck.cli.answers import answer  # noqa: PLC0415 - likewise
+    from envcheck.cli.inputs import read_environment  # noqa: PLC0415 - likewise
+    from envcheck.cli.profile_tables import Row, readiness_table  # noqa: PLC0415 - likewise
+
+    context = Context(read_environment(args), matrix)
+    findings, _ = waivers.apply(answer(context, os.environ).findings, waivers.find(os.curdir))
+    rows = []
+    for profile in load_profiles(matrix.folder):
+        outcome = hold_against(context, profile, pins=False)
+        elsewhere = errors_elsewhere(findings, outcome)
+        rows.append(Row(outcome, readiness_beside(outcome, elsewhere), elsewhere))
+    order = (Readiness.READY, Readiness.DEGRADED, Readiness.UNDECIDED, Readiness.CANNOT_RUN)
+    rows.sort(key=lambda row: order.index(row.readiness))
+    return readiness_table(rows, context.environment.source, args.format, width)
 
 
-def _row(profile: Profile) -> tuple[str, ...]:
-    torch = wanted_packages(profile, lock_markers(lock_python(profile))).get("torch")
-    torch_text = (torch.spec.removeprefix("==") or "any") if torch else "-"
-    return (profile.id, "+".join(profile.use), profile.python, torch_text, _short(profile.cuda), gpu_text(profile), profile.name)
-
-
-def _short(cuda: str) -> str:
-    """The version without the remark that follows it."""
-    return "any" if cuda.startswith("any") else cuda.partition(" (")[0]
-
-
-def gpu_text(profile: Profile) -> str:
-    """`8 x 80 GB, 8.0+`: number, memory and compute capability, as far as known."""
-    count, memory = profile.need("gpus"), profile.need("gpu_memory_gb")
-    total, capability = profile.need("total_gpu_memory_gb"), profile.need("compute_capability")
-    card = f"{memory.at_least} GB" if memory else ""
-    parts = [f"{count.at_least} x {card or 'GPU'}" if count else card]
-    parts += [f"{total.at_least} GB in all"] if total else []
-    parts += [f"{capability.at_least}+"] if capability else []
-    return ", ".join(part for part in parts if part) or "none"
-
-
-def shown(profile: Profile, matrix: Matrix, form: str) -> str:
-    """One profile whole, in one of `FORMS`."""
-    from envcheck.checks.profile.pins import contradictions  # noqa: PLC0415 - only to show one
+def shown(profile: Profile, matrix: Matrix, form: str, width: int = 0) -> str:
+    """One profile whole, in one of `FORMS`; `width` is the terminal's, 0 for none."""
+    from envcheck.checks.profile import pins  # noqa: PLC0415 - only to show one
 
     wanted = wanted_packages(profile, lock_markers(lock_python(profile)))
-    against = contradictions(profile, wanted.values(), matrix)
+    against = pins.contradictions(profile, wanted.values(), matrix)
+    works = list(pins.known_to_work(wanted, matrix)) if against else []
     if form == "json":
-        return json.dumps(_data(profile, against), indent=2) + "\n"
-    sections = list(_sections(profile, against))
+        return json.dumps(_data(profile, against, works), indent=2) + "\n"
+    told = [*pins.contradiction_lines(against, wanted), *pins.replaced_lines(wanted), *works]
+    sections = list(_sections(profile, told))
     if form == "markdown":
         return "\n".join(_markdown(profile, sections)) + "\n"
-    return "\n".join(_text(profile, sections)) + "\n"
+    return "\n".join(_text(profile, sections, min(width or WIDTH, WIDTH))) + "\n"
 
 
-def _data(profile: Profile, against: list[Finding]) -> dict[str, Any]:
+def _data(profile: Profile, against: list[Finding], works: list[str]) -> dict[str, Any]:
     pins = [{"id": item.id, "severity": item.severity.label, "title": item.title} for item in against]
-    return {"schema": "envcheck.profile/1", **asdict(profile), "contradictions": pins}
+    return {"schema": "envcheck.profile/1", **asdict(profile), "contradictions": pins, "known_to_work": works}
 
 
-def _sections(profile: Profile, against: list[Finding]) -> Iterator[tuple[str, list[str]]]:
-    """Heading and lines of each part that the profile has."""
+def _sections(profile: Profile, against: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Heading and lines of each part that the profile has; `against` is what contradicts its own list."""
     yield "about", list(_about(profile))
     yield "packages", list(_packages(profile))
     yield "bounds of ours", [f"{item.spec}: {item.why} ({item.source})" for item in profile.bounds]
@@ -127,7 +129,7 @@ def _sections(profile: Profile, against: list[Finding]) -> Iterator[tuple[str, l
     yield "training", [profile.training] if profile.training else []
     yield "steps a version check cannot see", [f"{number}. {step.text}" for number, step in enumerate(profile.steps, 1)]
     yield "pitfalls", [f"{item.text} [{item.source}]" for item in profile.pitfalls]
-    yield "its own pins against the matrix", [f"{item.title} ({item.id})" for item in against]
+    yield "its own pins against the matrix", against
     yield "lock", list(_lock(profile))
     yield "how it is known", list(_provenance(profile))
 
@@ -188,14 +190,14 @@ def _provenance(profile: Profile) -> Iterator[str]:
             yield f"{label}: {text}"
 
 
-def _text(profile: Profile, sections: Iterable[tuple[str, list[str]]]) -> Iterator[str]:
+def _text(profile: Profile, sections: Iterable[tuple[str, list[str]]], width: int) -> Iterator[str]:
     yield f"{profile.name}  [{profile.id}, {profile.file}]"
     for heading, lines in sections:
         if lines:
             yield from ("", heading)
             for line in lines:
                 yield from textwrap.wrap(
-                    line, WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+                    line, width, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
                 )
 
 

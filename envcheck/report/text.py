@@ -77,8 +77,8 @@ def finding_lines(finding: Finding, width: int, *, brief: bool = False) -> Itera
         Span(f"  {visible(finding.title)}", "bold"),
         Span(f" [{visible(finding.id)}]", "dim"),
     )
-    if brief and finding.severity is Severity.INFO and not finding.certain:
-        conditions = [reason.removeprefix("only if ") for reason in finding.because if reason.startswith("only if ")]
+    conditions = [reason.removeprefix("only if ") for reason in finding.because if reason.startswith("only if ")]
+    if brief and conditions and finding.severity is Severity.INFO and not finding.certain:
         yield from _labelled("only if", " and ".join(conditions).replace(", which is not known", ""), width)
         yield from _labelled("fix", " or ".join(fix.change for fix in finding.fixes[:2]), width)
         return

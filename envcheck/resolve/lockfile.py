@@ -78,12 +78,14 @@ class Lock:
         requires_python: Specifier set, or an empty string.
         provenance: What it was solved for; None in a lock that envcheck did not write.
         created_by: The tool that wrote it.
+        yanked: `name==version` of the withdrawn releases in it -> the reason that the index gives; known while solving.
     """
 
     packages: tuple[LockedPackage, ...]
     requires_python: str = ""
     provenance: Provenance | None = None
     created_by: str = "envcheck"
+    yanked: Mapping[str, str] = field(default_factory=dict)
 
     def versions(self) -> dict[str, str]:
         """Name -> version."""

@@ -1,14 +1,17 @@
-"""What is to be said of a profile's lock: why there is none, and what it has to leave out."""
+"""What is to be said of a lock beyond the matrix: a profile's, why there is none, what it leaves out; withdrawn releases."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from envcheck.checks.profile.packages import check_build
+from envcheck.checks.profile.subject import Subject
 from envcheck.findings import Evidence, Finding, Fix, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from envcheck.checks.context import Context
     from envcheck.matrix.profile import Profile
 
 
@@ -23,6 +26,28 @@ def refusal(profile: Profile) -> Finding:
         fixes=(Fix("do", f"install it by hand: `envcheck profiles show {profile.id}` has the steps"),),
         evidence=(Evidence("docs", profile.lock.source),),
     )
+
+
+def wrong_build(profile: Profile, locked: Context) -> Iterator[Finding]:
+    """A CPU build of torch in the lock of a project that needs a GPU: the index that was found first has it."""
+    for finding in check_build(Subject(locked, profile, {})):
+        if isinstance(finding, Finding):
+            way_out = Fix("do", "`--torch-backend cu130` (or what the driver runs), or leave out the index of CPU builds")
+            yield finding._replace(severity=min(finding.severity, Severity.WARNING), fixes=(way_out,))
+
+
+def withdrawn(yanked: Mapping[str, str]) -> Iterator[Finding]:
+    """The releases of the lock that their authors withdrew: taken only because something pins them exactly."""
+    for release, reason in yanked.items():
+        name, _, version = release.partition("==")
+        yield Finding(
+            id="lock-yanked",
+            severity=Severity.INFO,
+            title=f"`{release}` was withdrawn (yanked) by its authors; it is taken because it is pinned exactly",
+            subjects=(name,),
+            observed={name: version},
+            because=(f"the reason given: {reason}" if reason else "no reason is given",),
+        )
 
 
 def remarks(profile: Profile) -> Iterator[Finding]:

@@ -204,4 +204,4 @@ def lock_of(case: Case, found: Solution, waived: Iterable[Nogood]) -> Lock:
         options={name: value for name, value in options.items() if value},
     )
     minor = ".".join(request.python.split(".")[:2])
-    return Lock(packages, f"=={minor}.*", provenance)
+    return Lock(packages, f"=={minor}.*", provenance, yanked=answer.yanked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ NETWORK = re.compile(
     r"error sending request|Failed to fetch|dns error|Connection refused|timed out|Could not resolve host|tcp connect error"
 )
 UNBUILT = re.compile(r"`([a-z0-9-]+)@([^`]+)` depends on `torch`, but doesn't declare it")
+YANKED = re.compile(r'^warning: `([^`]+==[^`]+)` is yanked(?: \(reason: "(.*)"\))?', re.MULTILINE)
 ADDRESS = re.compile(r"https?://[^\s`)]+")
 NOTES = re.compile(r"^(warning|Resolved|Using|Updating|\s*Updating|hint: `?--?)")
 
@@ -70,14 +71,14 @@ class Uv:
             output = place / "pylock.toml"
             ended = run(self._command(place, steps), timeout=DEADLINE, env=environment())
             if ended.returncode == 0:
-                return self._answer(output)
+                return self._answer(output, yanked(ended.stderr))
         if ended.returncode == 1 and NO_SOLUTION in ended.stderr and not any(word in ended.stderr for word in OFFLINE):
             return Refusal(reason_of(ended.stderr))
         raise failure(ended.outcome, ended.stderr)
 
-    def _answer(self, output: Path) -> Answer:
+    def _answer(self, output: Path, withdrawn: Mapping[str, str]) -> Answer:
         try:
-            lock = pylock.parse(output.read_text(encoding="utf-8"), "uv's answer")
+            lock = replace(pylock.parse(output.read_text(encoding="utf-8"), "uv's answer"), yanked=withdrawn)
         except (OSError, ValueError, EnvcheckError) as error:
             raise ToolError(f"uv's answer cannot be read: {error}") from error
         return Answer({package.name: package.version for package in lock.packages}, lock)
@@ -88,7 +89,7 @@ class Uv:
         added = sorted(step.name for step in steps if step.clause == INSTALLED)
         bounds = sorted(f"{step.name}{step.clause}" for step in steps if step.clause != INSTALLED)
         command = [
-            self.program or _program(), "pip", "compile", "--quiet", "--color", "never", "--no-header",
+            self.program or _program(), "pip", "compile", "--color", "never", "--no-header",
             _write(place / "requirements.in", [*request.requirements, *added]),
             "--constraints", _write(place / "constraints.txt", [*request.constraints, *bounds]),
             "--python-version", request.python, "--python-platform", request.platform,
@@ -126,6 +127,11 @@ def environment() -> dict[str, str]:
     if "UV_FIND_LINKS" not in environ and environ.get("PIP_FIND_LINKS"):
         environ["UV_FIND_LINKS"] = environ["PIP_FIND_LINKS"].replace(" ", ",")
     return environ | {"UV_NO_PROGRESS": "1"}
+
+
+def yanked(said: str) -> dict[str, str]:
+    """The releases of which uv says that they were withdrawn, as `name==version`, and why; the reason may be empty."""
+    return {found[1]: (found[2] or "").strip() for found in YANKED.finditer(said)}
 
 
 def preferences(versions: Mapping[str, str]) -> str:

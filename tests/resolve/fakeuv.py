@@ -27,7 +27,7 @@ WHEEL = "https://files.pythonhosted.org/{0}-{1}-py3-none-any.whl"
 
 
 def write_uv(folder: Path, **table: object) -> Path:
-    """The program below `folder`; `fail` and `code` make it end with that text on stderr."""
+    """The program below `folder`; `fail` and `code` make it end with that text on stderr, `say` makes it say that first."""
     place = folder / "table.json"
     place.write_text(json.dumps({"versions": VERSIONS, "needs": {"torch": ["numpy"]}, **table}))
     program = folder / "uv"
@@ -47,6 +47,7 @@ def main(folder: Path, argv: list[str]) -> int:
     table = json.loads((folder / "table.json").read_text())
     with (folder / "log").open("a") as log:
         log.write(json.dumps(argv) + "\n")
+    sys.stderr.write(table.get("say", ""))
     if "fail" in table:
         sys.stderr.write(table["fail"])
         return int(table["code"])

@@ -11,6 +11,7 @@ from envcheck.errors import ExitCode, ToolError
 from envcheck.resolve import uv as module
 from envcheck.resolve.lockfile import Lock
 from envcheck.resolve.nogoods import INSTALLED, NEVER, Step
+from envcheck.resolve.profile import withdrawn
 from envcheck.resolve.request import Request
 from envcheck.resolve.search import Answer, Refusal
 from envcheck.resolve.uv import Uv, environment, failure, reason_of
@@ -122,6 +123,23 @@ def test_failures_are_errors_and_not_refusals(tmp_path: Path, stderr: str, code:
         Uv(request(), program=str(write_uv(tmp_path, fail=stderr, code=code))).ask(frozenset())
     assert says in str(caught.value)
     assert caught.value.exit_code is ExitCode.FAILED
+
+
+SAID = """Resolved 2 packages in 4ms
+warning: `torch==2.5.0` is yanked (reason: "broken on (some) \"GPUs\" ")
+warning: `numpy==1.26.4` is yanked
+"""
+
+
+def test_withdrawn_releases_are_told(tmp_path: Path) -> None:
+    answer = Uv(request(), program=str(write_uv(tmp_path, say=SAID))).ask(frozenset())
+    assert isinstance(answer, Answer)
+    assert isinstance(answer.payload, Lock)
+    assert answer.payload.yanked == {"torch==2.5.0": 'broken on (some) "GPUs"', "numpy==1.26.4": ""}
+    first, second = withdrawn(answer.payload.yanked)
+    assert (first.id, first.subjects, first.observed) == ("lock-yanked", ("torch",), {"torch": "2.5.0"})
+    assert first.because == ('the reason given: broken on (some) "GPUs"',)
+    assert second.because == ("no reason is given",)
 
 
 def test_a_killed_uv_is_an_error() -> None:

@@ -68,7 +68,7 @@ def _card(gpu: Gpu) -> Card:
 def _no_gpu(subject: Subject, needs: list[Need]) -> Finding:
     return Finding(
         id="profile-no-gpu",
-        severity=subject.severity(breaks=bool({"train", "serve"} & set(subject.profile.use)) or any(need.firm for need in needs)),
+        severity=subject.severity(breaks=subject.on_gpu),
         title=f"no NVIDIA GPU is visible here; {subject.profile.name} needs one",
         subjects=("gpu",),
         observed={"gpu": "none found"},

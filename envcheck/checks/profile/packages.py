@@ -9,7 +9,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from envcheck.checks.profile.subject import evidence
+from envcheck.checks.torch_build import torch_build
 from envcheck.facts.metadata import normalised
+from envcheck.facts.model import Known
 from envcheck.findings import Finding, Fix, Severity, Skip
 from envcheck.matrix.profile_requirements import APART, LIST, pinned
 from envcheck.matrix.versions import inside, plain, satisfies
@@ -155,6 +157,28 @@ def _wrong(subject: Subject, off: list[tuple[Wanted, str]], severity: Severity) 
         fixes=tuple(Fix("package", f"{item.name}{item.spec}") for item, _ in off),
         evidence=subject.evidence,
     )
+
+
+def check_build(subject: Subject) -> Iterator[Outcome]:
+    """A torch without CUDA, where the profile's needs are about NVIDIA GPUs."""
+    build = torch_build(subject.context)
+    needs = [need for need in subject.profile.needs if need.what != "driver"]
+    if build is None or build.cuda != "" or not build.told or not needs or "rocm" in build.local or _for_amd(subject):
+        return
+    yield Finding(
+        id="profile-torch-build",
+        severity=subject.severity(breaks=subject.on_gpu),
+        title=f"{subject.profile.name} needs an NVIDIA GPU, and torch {build.text} is built without CUDA",
+        subjects=("torch",),
+        observed={"torch": build.text},
+        because=(f"torch {build.text} sees no GPU, whatever the machine has",),
+        fixes=(Fix("do", "install torch from PyPI (on Linux), or from the index of a CUDA release that the driver runs"),),
+        evidence=subject.evidence,
+    )
+
+
+def _for_amd(subject: Subject) -> bool:
+    return isinstance(subject.environment.fact("torch_hip"), Known)
 
 
 def check_bounds(subject: Subject) -> Iterator[Outcome]:

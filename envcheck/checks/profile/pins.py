@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 
 from envcheck.checks import known_good
 from envcheck.checks.context import Context
 from envcheck.checks.registry import run_all
+from envcheck.facts.metadata import normalised
 from envcheck.facts.model import Distribution, Environment, Known
 from envcheck.findings import Finding, Fix, Severity
 from envcheck.matrix.profile import Recipe
-from envcheck.matrix.profile_requirements import lock_python, pinned, pins
+from envcheck.matrix.profile_requirements import OVERRIDE, lock_python, pinned, pins
 from envcheck.matrix.rule import ABSENT, ANY
 
 if TYPE_CHECKING:
@@ -68,13 +70,21 @@ def check_pins(subject: Subject) -> Iterator[Finding]:
         severity=Severity.INFO,
         title=f"{profile.name}'s own pins contradict {_what(against, replaced)}",
         subjects=tuple(dict.fromkeys([*(name for item in against for name in item.subjects), *(item.name for item in replaced)])),
-        because=(
-            *(f"{item.title} ({item.id}, {item.severity.label})" for item in against),
-            *(f"its list says `{item.replaced}`, `{item.name}{item.spec}` takes its place" for item in replaced),
-        ),
-        fixes=(*(Fix("do", text) for text in known_to_work(wanted, subject.context.matrix)), *_ways_out(against)),
+        because=(*contradiction_lines(against, wanted), *replaced_lines(wanted)),
+        fixes=(*(Fix("do", text) for text in known_to_work(wanted, subject.context.matrix)), *_ways_out(against, wanted)),
         evidence=tuple(dict.fromkeys([*(one for item in against for one in item.evidence[:1]), *subject.evidence])),
     )
+
+
+def contradiction_lines(against: Iterable[Finding], wanted: Mapping[str, Wanted]) -> Iterator[str]:
+    """What the matrix has against the pins, a line each, with the pins that it is about."""
+    yield from (f"{_those(item, wanted)}{item.title} ({item.id}, {item.severity.label})" for item in against)
+
+
+def replaced_lines(wanted: Mapping[str, Wanted]) -> Iterator[str]:
+    """Where the list contradicts what takes its place."""
+    replaced = [item for item in wanted.values() if item.replaced]
+    yield from (f"its list says `{item.replaced}`, `{item.name}{item.spec}` takes its place" for item in replaced)
 
 
 def _what(against: list[Finding], replaced: list[Wanted]) -> str:
@@ -99,6 +109,21 @@ def _meet(one: str, other: str) -> bool:
     return not (SpecifierSet(one) & SpecifierSet(other)).is_unsatisfiable()
 
 
-def _ways_out(against: list[Finding]) -> Iterator[Fix]:
+def _those(finding: Finding, wanted: Mapping[str, Wanted]) -> str:
+    """The pins that a finding speaks of: "`deepspeed==0.9.5`: ", or an empty string."""
+    names = [name for name in (*finding.subjects, *finding.observed) if name in wanted and pinned(wanted[name].spec)]
+    return f"{', '.join(f'`{name}{wanted[name].spec}`' for name in dict.fromkeys(names))}: " if names else ""
+
+
+def _ways_out(against: list[Finding], wanted: Mapping[str, Wanted]) -> Iterator[Fix]:
+    """The first two fixes of each finding; not those that undo what the project puts in place on purpose."""
     changes = {fix.change: fix for item in against for fix in item.fixes[:2]}
-    yield from changes.values()
+    for fix in changes.values():
+        try:
+            requirement = Requirement(fix.change)
+        except InvalidRequirement:  # a setting, or something to do
+            yield fix
+            continue
+        item = wanted.get(normalised(requirement.name))
+        if item is None or item.origin != OVERRIDE or _meet(item.spec, str(requirement.specifier)):
+            yield fix

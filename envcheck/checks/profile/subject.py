@@ -48,6 +48,12 @@ class Subject:
         """Where the profile was read."""
         return evidence(self.profile.provenance.evidence[0])
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it cannot run without a GPU: it trains or serves on one, or has a firm need."""
+        needs = [need for need in self.profile.needs if need.what != "driver"]
+        return bool(needs) and (bool({"train", "serve"} & set(self.profile.use)) or any(need.firm for need in needs))
+
     def severity(self, *, breaks: bool, inferred: bool = False) -> Severity:
         """Error where the project then cannot run; a warning for advice, inference and advisory profiles."""
         return Severity.ERROR if breaks and not inferred and not self.profile.advisory else Severity.WARNING

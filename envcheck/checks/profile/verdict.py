@@ -7,7 +7,14 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from envcheck.checks.profile.hardware import check_hardware
-from envcheck.checks.profile.packages import check_bounds, check_forbidden, check_missing, check_python, check_versions
+from envcheck.checks.profile.packages import (
+    check_bounds,
+    check_build,
+    check_forbidden,
+    check_missing,
+    check_python,
+    check_versions,
+)
 from envcheck.checks.profile.pins import check_pins
 from envcheck.checks.profile.servers import check_servers
 from envcheck.checks.profile.steps import Done, check_programs, check_steps, judge_steps
@@ -66,8 +73,13 @@ def of_severity(severity: Severity) -> Readiness:
     return {Severity.ERROR: Readiness.CANNOT_RUN, Severity.WARNING: Readiness.DEGRADED}.get(severity, Readiness.READY)
 
 
-def hold_against(context: Context, profile: Profile, deep: Iterable[Finding] | None = None) -> ProfileOutcome:
-    """Run every profile check; `deep` is what the deep checks found, None where they were not run."""
+def hold_against(
+    context: Context, profile: Profile, deep: Iterable[Finding] | None = None, *, pins: bool = True,
+) -> ProfileOutcome:  # fmt: skip
+    """Run every profile check; `deep` is what the deep checks found, None where they were not run.
+
+    Without `pins` the profile's own list is not held against the matrix: that never changes the verdict, and takes longest.
+    """
     python = context.environment.text("python") or f"{lock_python(profile)}.0"
     wanted = wanted_packages(profile, marker_environment(context.environment, python))
     subject = Subject(context, profile, wanted, None if deep is None else tuple(deep))
@@ -75,14 +87,15 @@ def hold_against(context: Context, profile: Profile, deep: Iterable[Finding] | N
     areas = {
         "python": list(check_python(subject)),
         "packages": [
-            *check_missing(subject), *check_versions(subject), *check_bounds(subject), *check_forbidden(subject),
+            *check_missing(subject), *check_versions(subject), *check_build(subject), *check_bounds(subject),
+            *check_forbidden(subject),
         ],
         "servers": list(check_servers(subject)),
         "hardware": list(check_hardware(subject)),
     }  # fmt: skip
     outcomes = [item for found in areas.values() for item in found]
     findings = [item for item in outcomes if isinstance(item, Finding)]
-    findings += [*check_programs(subject), *check_steps(subject, steps), *check_pins(subject)]
+    findings += [*check_programs(subject), *check_steps(subject, steps), *(check_pins(subject) if pins else ())]
     return ProfileOutcome(
         profile=profile,
         wanted=wanted,
@@ -121,10 +134,8 @@ def attach(report: Report, outcome: ProfileOutcome) -> Report:
     from being called ready.
     """
     findings = sort_findings([expected(item, outcome) for item in report.findings])
-    elsewhere = [item for item in findings if item.severity is Severity.ERROR and item not in outcome.findings]
-    readiness = outcome.readiness
-    if elsewhere and readiness in (Readiness.READY, Readiness.UNDECIDED):
-        readiness = Readiness.DEGRADED
+    elsewhere = errors_elsewhere(findings, outcome)
+    readiness = readiness_beside(outcome, elsewhere)
     note = f"profile {outcome.profile.name}: {readiness.value} ({_sentence(outcome)})"
     if elsewhere:
         note += f"; the matrix has {len(elsewhere)} error{'s' if len(elsewhere) > 1 else ''} against this environment"
@@ -135,6 +146,18 @@ def attach(report: Report, outcome: ProfileOutcome) -> Report:
         notes=(*report.notes, note),
         extra={**report.extra, "profile": data(outcome, readiness)},
     )
+
+
+def errors_elsewhere(findings: Iterable[Finding], outcome: ProfileOutcome) -> list[Finding]:
+    """The errors that are not the profile's own, and that it does not make on purpose."""
+    found = (expected(item, outcome) for item in findings)
+    return [item for item in found if item.severity is Severity.ERROR and item not in outcome.findings]
+
+
+def readiness_beside(outcome: ProfileOutcome, elsewhere: Sequence[Finding]) -> Readiness:
+    """The verdict where the matrix has errors against the environment: then nothing is ready."""
+    calm = outcome.readiness in (Readiness.READY, Readiness.UNDECIDED)
+    return Readiness.DEGRADED if elsewhere and calm else outcome.readiness
 
 
 def expected(finding: Finding, outcome: ProfileOutcome) -> Finding:
