@@ -10,6 +10,7 @@ import pytest
 import tomli
 
 from envcheck.cli.main import main
+from tests.report.sarif import validated
 
 FOLDER = Path(__file__).parent / "scenarios"
 KEYS = {
@@ -46,6 +47,9 @@ def report_of(case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixtur
     code = main(argv)
     report: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert code == (1 if report["verdict"] == "error" else 0)
+    assert main([*argv, "--format", "sarif"]) == code
+    (run,) = validated(capsys.readouterr().out)["runs"]
+    assert [result["ruleId"] for result in run["results"]] == [item["id"] for item in report["findings"]]
     return report
 
 

@@ -49,7 +49,7 @@ def lines(report: Report, *, width: int = 100, verbose: bool = False) -> Iterato
         yield from finding_lines(finding, width, brief=not verbose)
     for item in report.waived:
         yield ()
-        yield (Span("waived", "bold"), Span(f"  {visible(item.finding.title)} [{item.finding.id}]"))
+        yield (Span("waived", "bold"), Span(f"  {visible(item.finding.title)} [{visible(item.finding.id)}]"))
         yield from _labelled("reason", f"{item.reason} (until {item.until or 'no end date'})", width)
     for note in report.notes:
         yield ()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 import urllib.parse
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from envcheck.cli.console import render
 from envcheck.findings import Evidence, Finding, Fix, Report, Severity, Skip, StackRow, Verdict, Waived
 from envcheck.report.escape import HIDDEN, code_span, markdown, redacted, visible
+from tests.report.sarif import validated
 
 HOSTILE = [
     "\x1b[31mred\x1b[0m",
@@ -56,8 +58,6 @@ def test_hostile_text_is_harmless_in_every_format(text: str, form: str) -> None:
 
 @given(st.text())
 def test_visible_text_is_one_line_without_hidden_characters(text: str) -> None:
-    import unicodedata  # noqa: PLC0415 - only here
-
     assert not [char for char in visible(text) if unicodedata.category(char) in HIDDEN]
     assert visible(visible(text)) == visible(text)
 
@@ -107,82 +107,73 @@ def test_verdicts(report: Report, verdict: Verdict) -> None:
     assert report.verdict is verdict
 
 
-#: The parts of the SARIF 2.1.0 schema that this output uses; the whole schema is not shipped by any package index.
-SARIF: dict[str, Any] = {
-    "type": "object",
-    "required": ["version", "runs"],
-    "properties": {
-        "version": {"const": "2.1.0"},
-        "$schema": {"type": "string", "format": "uri"},
-        "runs": {"type": "array", "items": {"$ref": "#/$defs/run"}},
-    },
-    "additionalProperties": False,
-    "$defs": {
-        "message": {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}},
-        "level": {"enum": ["none", "note", "warning", "error"]},
-        "run": {
-            "type": "object",
-            "required": ["tool"],
-            "properties": {
-                "tool": {
-                    "type": "object",
-                    "required": ["driver"],
-                    "properties": {
-                        "driver": {
-                            "type": "object",
-                            "required": ["name"],
-                            "properties": {"rules": {"type": "array", "uniqueItems": True, "items": {"required": ["id"]}}},
-                        }
-                    },
-                },
-                "results": {"type": "array", "items": {"$ref": "#/$defs/result"}},
-                "invocations": {"type": "array", "items": {"required": ["executionSuccessful"]}},
-                "properties": {"type": "object"},
-            },
-            "additionalProperties": False,
-        },
-        "result": {
-            "type": "object",
-            "required": ["message"],
-            "properties": {
-                "ruleId": {"type": "string"},
-                "level": {"$ref": "#/$defs/level"},
-                "message": {"$ref": "#/$defs/message"},
-                "locations": {
-                    "type": "array",
-                    "items": {
-                        "properties": {
-                            "physicalLocation": {
-                                "required": ["artifactLocation"],
-                                "properties": {
-                                    "artifactLocation": {"required": ["uri"]},
-                                    "region": {"properties": {"startLine": {"type": "integer", "minimum": 1}}},
-                                },
-                            }
-                        }
-                    },
-                },
-                "suppressions": {
-                    "type": "array",
-                    "items": {"properties": {"kind": {"enum": ["inSource", "external"]}}},
-                },
-                "properties": {"type": "object"},
-            },
-            "additionalProperties": False,
-        },
-    },
-}
+SHORT = [text for text in HOSTILE if len(text) < 100]
+TEXT = st.text(st.characters(), max_size=40) | st.sampled_from([*SHORT, "a.json:0:0", "C:\\x\\a.json:1", "%zz:7", "../..:1:2"])
+FINDING = st.builds(
+    Finding,
+    id=TEXT, severity=st.sampled_from(Severity), title=TEXT, subjects=st.lists(TEXT, max_size=2).map(tuple),
+    observed=st.dictionaries(TEXT, TEXT, max_size=2), because=st.lists(TEXT, max_size=2).map(tuple), certain=st.booleans(),
+    fixes=st.lists(st.builds(Fix, st.sampled_from(["package", "config", "do"]), TEXT), max_size=2).map(tuple),
+    evidence=st.lists(st.builds(Evidence, st.sampled_from(["issue", "code"]), TEXT), max_size=2).map(tuple),
+    symptom=TEXT, place=TEXT,
+)  # fmt: skip
+REPORT = st.builds(
+    Report,
+    findings=st.lists(FINDING, max_size=3).map(tuple),
+    skipped=st.lists(st.builds(Skip, TEXT, TEXT, st.booleans()), max_size=2).map(tuple),
+    stack=st.lists(st.builds(StackRow, TEXT, TEXT, TEXT), max_size=2).map(tuple), notes=st.lists(TEXT, max_size=2).map(tuple),
+    waived=st.lists(st.builds(Waived, FINDING, TEXT, TEXT), max_size=2).map(tuple),
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["deepspeed", *HOSTILE])
-def test_sarif_has_the_shape_of_its_schema(text: str) -> None:
-    import jsonschema  # noqa: PLC0415 - only here
-
-    document = json.loads(render(report_with(text), "sarif", "s", verbose=False))
-    jsonschema.validate(document, SARIF)
-    (run,) = document["runs"]
-    ids = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
-    assert {result["ruleId"] for result in run["results"]} <= ids
+@given(REPORT)
+def test_any_report_is_valid_sarif(report: Report) -> None:
+    shown = render(report, "sarif", "s", verbose=False)
+    assert shown.isascii()
+    (run,) = validated(shown)["runs"]
+    ids = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    assert len(set(ids)) == len(ids)
+    assert {result["ruleId"] for result in run["results"]} == set(ids)
+    assert len(run["results"]) == len(report.findings) + len(report.waived)
     for result in run["results"]:
         uri = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
         assert urllib.parse.quote(uri, safe="/~") == uri
+
+
+@given(REPORT)
+def test_any_report_is_json_and_text_and_markdown(report: Report) -> None:
+    assert json.loads(render(report, "json", "s", verbose=True))["schema"] == "s"
+    for form in ("text", "markdown"):
+        shown = render(report, form, "s", verbose=True).replace("@\u200b", "@")  # so that Markdown mentions nobody
+        assert not [char for char in shown if char not in "\n\t" and unicodedata.category(char) in HIDDEN]
+
+
+RUN: dict[str, Any] = {"tool": {"driver": {"name": "x"}}, "results": [{"message": {"text": "t"}}]}
+
+
+def with_region(**region: object) -> dict[str, Any]:
+    place = {"physicalLocation": {"artifactLocation": {"uri": "a"}, "region": region}}
+    return {**RUN, "results": [{"message": {"text": "t"}, "locations": [place]}]}
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {**RUN, "tool": {}},
+        {**RUN, "more": 1},
+        {**RUN, "results": [{"message": {}}]},
+        {**RUN, "results": [{}]},
+        {**RUN, "results": [{"message": {"text": "t"}, "level": "info"}]},
+        {**RUN, "results": [{"message": {"text": "t"}, "suppressions": [{}]}]},
+        {**RUN, "invocations": [{}]},
+        {**RUN, "tool": {"driver": {"name": "x", "rules": [{"id": "a"}, {"id": "a"}]}}},
+        {**RUN, "tool": {"driver": {"name": "x", "rules": [{"id": "a", "help": {}}]}}},
+        with_region(startLine=0),
+        with_region(startLine="1"),
+    ],
+)
+def test_what_is_not_sarif_is_refused(run: dict[str, Any]) -> None:
+    validated(json.dumps({"version": "2.1.0", "runs": [RUN]}))
+    validated(json.dumps({"version": "2.1.0", "runs": [with_region(startLine=1)]}))
+    with pytest.raises(ValueError, match=r"."):
+        validated(json.dumps({"version": "2.1.0", "runs": [run]}))
