@@ -267,29 +267,59 @@ def rank_text(kept: tuple[int, ...], count: int) -> str:
 
 
 def scale_text(factor: float, shape: Shape, slack: float) -> str:
-    """A factor in words: what it is a power of, where that is plain."""
+    """A factor in words: what it comes from, where that is plain. Of the divisions that it counts, one is right."""
     close = max(slack, 1e-3)
-    named = {
-        float(shape.accumulation): f"multiplied by the accumulation steps ({shape.accumulation})",
-        1 / shape.accumulation: f"divided by the accumulation steps ({shape.accumulation}) twice",
-        1 / shape.accumulation**2: f"divided by the accumulation steps ({shape.accumulation}) three times",
-    }
-    ranks = {
-        float(shape.ranks): f"multiplied by the ranks ({shape.ranks})",
-        1 / shape.ranks: f"divided by the ranks ({shape.ranks}) twice",
-    }
-    shown = factor_text(factor, close)
-    for value, text in {**ranks, **named}.items():
-        if value != 1 and close < LOOSE and abs(factor / value - 1) <= close:
-            return f"scaled by {shown}: {text}" if shape.ranks != shape.accumulation else f"scaled by {shown}"
-    return f"scaled by {shown}"
+    if not factor:
+        return "scaled by 0"
+    value, text = min(_meanings(shape), key=lambda one: abs(factor / one[0] - 1), default=(math.inf, ""))
+    if close < LOOSE and abs(factor / value - 1) <= close:
+        return f"scaled by {factor_text(factor, close)}: {text}"
+    loss_scale, text = _loss_scale_too(factor, shape)
+    return f"scaled by {factor_text(loss_scale, close)}" + (f", and {text}" if text else "")
+
+
+def _meanings(shape: Shape) -> list[tuple[float, str]]:
+    """Factors that have a meaning, and which; where ranks and accumulation are the same number it can be either."""
+    ranks, steps = f"the ranks ({shape.ranks})", f"the accumulation steps ({shape.accumulation})"
+    if shape.ranks == shape.accumulation:
+        ranks = steps = f"the accumulation steps or the ranks ({shape.ranks})"
+    found = [
+        (float(shape.ranks), f"multiplied by {ranks}"),
+        (1 / shape.ranks, f"divided by {ranks} twice"),
+        (float(shape.accumulation), f"multiplied by {steps}"),
+        *_divisions(shape, steps),
+    ]
+    return [(value, text) for value, text in found if value != 1]
+
+
+def _divisions(shape: Shape, steps: str) -> list[tuple[float, str]]:
+    return [
+        (1 / shape.accumulation, f"divided by {steps} twice"),
+        (1 / shape.accumulation**2, f"divided by {steps} three times"),
+    ]
+
+
+def _loss_scale_too(factor: float, shape: Shape) -> tuple[float, str]:
+    """A loss scale that was not paired, together with divisions by the accumulation; told apart where that is no power of two."""
+    if not _power(factor) and shape.accumulation & (shape.accumulation - 1):
+        for value, text in _divisions(shape, f"the accumulation steps ({shape.accumulation})"):
+            if _power(factor / value):
+                return _power(factor / value), text
+    return factor, ""
+
+
+def _power(factor: float) -> float:
+    """The power of two (a loss scale) that a very large or very small factor is within 2 %, or 0."""
+    power = round(math.log2(abs(factor))) if factor else 0
+    near = abs(power) >= LOSS_SCALE_POWER and abs(abs(factor) / 2.0**power - 1) < POWER_TOLERANCE
+    return math.copysign(2.0**power, factor) if near else 0.0
 
 
 def factor_text(factor: float, close: float) -> str:
     """`0.5`, `1/3`, `65536`, `1/65536` (a large factor within 2 % of a power of two is that power: an unpaired loss scale)."""
-    power = round(math.log2(abs(factor))) if factor else 0
-    if abs(power) >= LOSS_SCALE_POWER and abs(abs(factor) / 2.0**power - 1) < POWER_TOLERANCE:
-        factor = math.copysign(2.0**power, factor)
+    factor = _power(factor) or factor
+    if close >= LOOSE and not _power(factor):
+        return f"about {factor:.1g}"
     if factor and abs(factor) < 1:
         inverse = 1 / factor
         whole = round(inverse)

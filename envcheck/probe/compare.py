@@ -253,9 +253,9 @@ def _norms(scenario: Scenario, views: tuple[StepView, ...]) -> tuple[Kind, str] 
     allowed = 8 * ROUNDOFF[scenario.dtype] + NORM_TOLERANCE
     for step, (have, want) in enumerate(pairs, 1):
         if not abs(have / want - 1) <= allowed:
-            return Kind.WRONG_REPORT, (
-                f"updates equal, but the reported gradient norm is {have:.5g} in step {step}, plain torch has {want:.4g}"
-            )
+            scaled = scale_text(have / want, Shape(1, scenario.accumulation), allowed)
+            facts = f"the reported gradient norm is {have:.5g} in step {step}, plain torch has {want:.4g}"
+            return Kind.WRONG_REPORT, f"updates equal, but {facts}: {scaled}"
     return None
 
 

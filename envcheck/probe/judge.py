@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from envcheck.probe.attribution import Diagnosis, Kind, Products, Shape, add, diagnose, healthy
+from envcheck.probe.attribution import Diagnosis, Kind, Products, Shape, add, diagnose, healthy, rank_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,7 +182,7 @@ def _judge(seen: list[Seen], shape: Shape, scale: float, record: Record) -> Step
     if live and all(one.update.kind is Kind.ZERO for one in live):
         return StepJudgement(*_not_stepped(live, record), listed)
     if len(wrong) >= max(2, len(live) - 1):
-        whole = _whole(wrong, shape, scale)
+        whole = _own_gradients(wrong, shape) or _whole(wrong, shape, scale)
         if whole:
             return StepJudgement(whole.kind, whole.text, listed, whole.coefficients)
     return _partial(wrong, listed)
@@ -200,6 +200,18 @@ def _not_stepped(live: list[Seen], record: Record) -> tuple[Kind, str]:
     if grads and all(kind is Kind.ZERO for kind in grads):
         return Kind.ZERO, "zero: every gradient is zero, no parameter moved"
     return Kind.NOT_STEPPED, "not stepped: no parameter moved"
+
+
+def _own_gradients(wrong: list[Seen], shape: Shape) -> Diagnosis | None:
+    """Did every rank move its part of the parameters by its own gradients? A parameter in two parts shows neither alone."""
+    alone = {rank_text((rank,), shape.ranks) for rank in range(shape.ranks)}
+    scaled = [one for one in wrong if abs(one.update.factor / shape.ranks - 1) < SWAP_TOLERANCE]
+    owners = [one.update.text.partition(",")[0] for one in scaled if one.update.text.partition(",")[0] in alone]
+    if len(set(owners)) < 2 or len(wrong) - len(owners) >= shape.ranks:  # noqa: PLR2004 - else it is one rank that is missing
+        return None
+    worst = max(wrong, key=lambda one: one.update.error).update
+    text = "not averaged over the ranks: each moved its part of the parameters by its own gradients"
+    return replace(worst, kind=Kind.NOT_AVERAGED, text=text, coefficients=())
 
 
 def _whole(wrong: list[Seen], shape: Shape, scale: float) -> Diagnosis | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from envcheck.findings import Finding, Fix, Report, Severity, Skip, StackRow, sort_findings
+from envcheck.findings import Finding, Fix, Report, Severity, Skip, StackRow
 from envcheck.probe import explain
 from envcheck.probe.attribution import Kind
 from envcheck.probe.outcome import NO_DTYPE, is_kill
@@ -25,10 +25,10 @@ WATCHED = ("torch", "deepspeed", "transformers", "accelerate", "numpy", "pydanti
 def report(outcome: Outcome, ranks: int, matrix: Matrix, extra_findings: tuple[Finding, ...] = ()) -> Report:
     """The report of a probe run."""
     packages = outcome.packages or {}
-    explained = {result.scenario.id: _rules(result, packages, ranks, matrix) for result in outcome.results}
+    explained = {result.scenario.id: _rules(result, outcome, ranks, matrix) for result in outcome.results}
     findings = [finding(same, explained[same[0].scenario.id], packages) for same in grouped(outcome.results, explained)]
     return Report(
-        findings=sort_findings([*findings, *extra_findings]),
+        findings=tuple(sorted([*findings, *extra_findings], key=lambda one: -one.severity)),  # else in the order of the mission
         skipped=tuple(_skips(outcome)),
         stack=tuple(_rows(outcome, ranks)),
         notes=tuple(_notes(outcome, packages, matrix)),
@@ -36,8 +36,10 @@ def report(outcome: Outcome, ranks: int, matrix: Matrix, extra_findings: tuple[F
     )
 
 
-def _rules(result: Result, packages: dict[str, str], ranks: int, matrix: Matrix) -> list[Rule]:
-    return [] if result.good or not result.looked else explain.rules_for(result, packages, ranks, matrix)
+def _rules(result: Result, outcome: Outcome, ranks: int, matrix: Matrix) -> list[Rule]:
+    if result.good or not result.looked:
+        return []
+    return explain.rules_for(result, outcome.packages or {}, ranks, matrix, outcome.device)
 
 
 def grouped(results: tuple[Result, ...], explained: dict[str, list[Rule]]) -> list[list[Result]]:
@@ -73,8 +75,8 @@ def finding(same: list[Result], rules: list[Rule], packages: dict[str, str]) -> 
         subjects=tuple(dict.fromkeys([*(rule.subjects if rule else ("deepspeed",)), "zero_optimization.stage"])),
         observed=observed,
         because=tuple(because),
-        fixes=tuple(fix.as_fix() for fix in rule.fix) if rule else _advice(),
-        evidence=rule.evidence if rule else (),
+        fixes=explain.ways_out(rules) or _advice(),
+        evidence=tuple(dict.fromkeys(item for one in rules for item in one.evidence)),
     )
 
 
@@ -103,9 +105,13 @@ def _because(result: Result) -> list[str]:
     if result.coefficients:
         listed = ", ".join(f"{value:g}" for value in result.coefficients[: result_count(result)])
         lines.append(f"fitted weight of each micro-batch, rank by rank (right: 1): {listed}")
-    if len(result.parameters) > 1:
-        lines.append("parameters: " + "; ".join(f"`{name}` {text}" for name, text in result.parameters[:4]))
-    return [*lines, *result.notes]
+    return [*lines, *_parameters(result), *result.notes]
+
+
+def _parameters(result: Result) -> list[str]:
+    """The first wrong parameters, each with its verdict where that is not the whole's."""
+    named = [f"`{name}`" if text == result.text else f"`{name}` {text}" for name, text in result.parameters]
+    return [f"parameters: {'; '.join(named[:4])}{' and more' if len(named) > 4 else ''}"] if len(named) > 1 else []  # noqa: PLR2004 - a line's worth
 
 
 def result_count(result: Result) -> int:

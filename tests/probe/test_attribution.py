@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envcheck.probe.attribution import Kind, Products, Shape, add, diagnose, fit, healthy, proper_subsets
+from envcheck.probe.attribution import Kind, Products, Shape, add, diagnose, fit, healthy, proper_subsets, scale_text
 
 Vector = list[float]
 
@@ -57,6 +57,12 @@ SHAPE = Shape(2, 3)
             "only micro-batch 3 of 3 counted, and scaled by 3: multiplied by the accumulation steps (3)",
         ),
         ([1 / 3] * 6, Kind.SCALED, "scaled by 1/3: divided by the accumulation steps (3) twice"),
+        ([1 / 9] * 6, Kind.SCALED, "scaled by 1/9: divided by the accumulation steps (3) three times"),
+        (
+            [1 / 65536 / 9 * 1.0006] * 6,
+            Kind.SCALED,
+            "scaled by 1/65536, and divided by the accumulation steps (3) three times",
+        ),
         ([65536.0] * 6, Kind.SCALED, "scaled by 65536"),
         ([1 / 65536] * 6, Kind.SCALED, "scaled by 1/65536"),
         ([-1.0] * 6, Kind.SCALED, "scaled by -1"),
@@ -69,6 +75,20 @@ SHAPE = Shape(2, 3)
 def test_each_fault_has_its_name(pattern: Vector, kind: Kind, text: str) -> None:
     found = verdict(SHAPE, pattern)
     assert (found.kind, found.text) == (kind, text)
+
+
+@pytest.mark.parametrize(
+    ("shape", "factor", "text"),
+    [
+        (Shape(2, 2), 1 / 2, "scaled by 1/2: divided by the accumulation steps or the ranks (2) twice"),
+        (Shape(2, 4), 1 / 4, "scaled by 1/4: divided by the accumulation steps (4) twice"),
+        (Shape(4, 5), 1 / 5, "scaled by 1/5: divided by the accumulation steps (5) twice"),
+        (Shape(2, 4), 1 / 65536 / 4, "scaled by 1/262144"),  # both are powers of two: nobody can tell
+        (Shape(2, 1), 1.0, "scaled by 1"),
+    ],
+)
+def test_a_factor_gets_the_meaning_nearest_to_it(shape: Shape, factor: float, text: str) -> None:
+    assert scale_text(factor, shape, 0.15) == text
 
 
 def test_gradients_that_were_never_cleared() -> None:
