@@ -48,6 +48,7 @@ ORDER = (Readiness.READY, Readiness.UNDECIDED, Readiness.DEGRADED, Readiness.CAN
 
 
 def good_packages(profile: Profile) -> dict[str, Distribution]:
+    assert profile.id in SETS, f"tests/data/profile-sets.toml has no line for {profile.id}: CONTRIBUTING.md says how to make it"
     pairs = (item.split("==") for item in SETS[profile.id].split())
     git = {step.verify.git: step.verify for step in profile.steps if step.verify and step.verify.git}
     return {

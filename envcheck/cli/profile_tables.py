@@ -82,7 +82,7 @@ def _first(spec: str) -> str:
 
 def _short(cuda: str) -> str:
     """The version without the remark that follows it."""
-    return "any" if cuda.startswith("any") else cuda.partition(" (")[0]
+    return "any" if cuda.startswith("any") else cuda.partition(" (")[0] or "-"
 
 
 def gpu_text(profile: Profile) -> str:

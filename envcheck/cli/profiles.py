@@ -139,7 +139,7 @@ def _about(profile: Profile) -> Iterator[str]:
     yield f"for: {', '.join(profile.use)}"
     yield f"source: {source.url} {source.release}, {source.date}" + (f", commit {source.commit}" if source.commit else "")
     yield f"python: {profile.python}" + (f" ({profile.python_only})" if profile.python_only else "")
-    yield f"cuda: {profile.cuda}" + (f". {profile.cuda_note}" if profile.cuda_note else "")
+    yield f"cuda: {profile.cuda or 'not stated'}" + (f". {profile.cuda_note}" if profile.cuda_note else "")
     if profile.aliases:
         yield f"also called: {', '.join(profile.aliases)}"
     if profile.advisory:

@@ -9,7 +9,7 @@ from packaging.specifiers import SpecifierSet
 
 from envcheck.facts.metadata import normalised
 from envcheck.matrix.profile_requirements import lock_markers, lock_python, lock_request, wanted_packages
-from envcheck.matrix.profiles import parse_folder
+from envcheck.matrix.profiles import parse_folder, with_lines
 from envcheck.matrix.versions import satisfies
 
 if TYPE_CHECKING:
@@ -21,11 +21,18 @@ if TYPE_CHECKING:
 
 
 def audit_profiles(folder: Path, patches: AbstractSet[str]) -> list[str]:
-    """Every defect of the profiles in `folder`, one line each; `patches` are the ids of the known patches."""
+    """Every defect of the profiles in `folder`, one line each; `patches` are the ids of the known patches.
+
+    A profile with mistakes of form is not judged further: its values may not be what their types say.
+    """
     profiles, mistakes = parse_folder(folder)
-    return mistakes + [
-        f"{profile.file}: {profile.id}: {text}" for profile in profiles for text in audit_profile(profile, patches)
-    ]
+    sound = [item for item in profiles if not any(_speaks_of(mistake, item) for mistake in mistakes)]
+    found = [f"{profile.file}: {profile.id}.{text}" for profile in sound for text in audit_profile(profile, patches)]
+    return [*mistakes, *with_lines(folder, found)]
+
+
+def _speaks_of(mistake: str, profile: Profile) -> bool:
+    return mistake.startswith(f"{profile.file}:") and any(f": {profile.id}{end}" in mistake for end in ".:")
 
 
 def audit_profile(profile: Profile, patches: AbstractSet[str]) -> Iterator[str]:
@@ -34,15 +41,15 @@ def audit_profile(profile: Profile, patches: AbstractSet[str]) -> Iterator[str]:
         for name in (name for name in (step.verify.patched if step.verify else ()) if name not in patches):
             yield f"steps: `{name}` is no patch of `patches/*.toml`"
     if not profile.provenance.evidence:
-        yield "has no evidence"
+        yield "provenance.evidence: is empty"
     if not profile.use:
-        yield "does not say what it is `use`d for"
+        yield "use: does not say what it is for"
     python = lock_python(profile)
     if not python:
-        yield "`lock.python` is missing: `python` admits several minor versions"
+        yield "python: admits several minor versions, so `lock.python` has to name one"
         return
     if not satisfies(f"{python}.99", profile.python):
-        yield f"`lock.python` {python} is not in `{profile.python}`"
+        yield f"lock.python: {python} is not in `{profile.python}`"
     yield from _needs(profile)
     yield from _packages(profile, python)
 
@@ -59,7 +66,7 @@ def _packages(profile: Profile, python: str) -> Iterator[str]:
     wanted = wanted_packages(profile, lock_markers(python))
     for name, item in wanted.items():
         if SpecifierSet(item.spec).is_unsatisfiable():
-            yield f"{name}: no version is in `{item.spec}`; an override has to take its place"
+            yield f"requires: no version of `{name}` is in `{item.spec}`; an override has to take its place"
     for bound in profile.bounds:
         requirement = Requirement(bound.spec)
         other = wanted.get(normalised(requirement.name))
@@ -69,6 +76,6 @@ def _packages(profile: Profile, python: str) -> Iterator[str]:
     if not profile.lock.refused:
         for line in lock_request(profile).requirements:
             if Requirement(line).url:
-                yield f"`{line}` has to be in `lock.left_out`: no index lock can hold it"
+                yield f"requires: `{line}` has to be in `lock.left_out`: no index lock can hold it"
     for name in out - wanted.keys():
         yield f"lock.left_out: the profile wants no `{name}`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tomli
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from envcheck.matrix.profile import Profile
 
+IDENTITY = re.compile(r"""\s*id\s*=\s*["'](.*?)["']""")
 SEPARATORS = re.compile(r"[^a-z0-9]+")
 
 #: So many names are suggested.
@@ -51,7 +53,40 @@ def parse_folder(folder: Path) -> tuple[list[Profile], list[str]]:
         found, wrong = read_profiles(document, name)
         profiles += found
         mistakes += wrong
-    return profiles, [*mistakes, *_taken(profiles)]
+    return profiles, with_lines(folder, [*mistakes, *_taken(profiles)])
+
+
+def with_lines(folder: Path, mistakes: Sequence[str]) -> list[str]:
+    """Mistakes (`FILE: ID.KEY: TEXT`) with the line of the key, or of the profile, behind the file's name."""
+    texts: dict[str, str] = {}
+    found = []
+    for mistake in mistakes:
+        file, _, rest = mistake.partition(": ")
+        if file not in texts and file.startswith("profiles/"):
+            texts[file] = (folder / file).read_text(encoding="utf-8", errors="replace")
+        line = line_of(texts.get(file, ""), rest)
+        found.append(f"{file}:{line}: {rest}" if line else mistake)
+    return found
+
+
+def line_of(text: str, place: str) -> int:
+    """The line that a place in a profiles file (`ID.KEY[2].KEY: ...`, or `profile 2: ...`) is at; 0 where it is not found.
+
+    That is the line on which the outermost key begins, and for a mistake of a whole profile the one that names it.
+    """
+    lines = text.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.strip().startswith("[[profile]]")] + [len(lines)]
+    for index, (start, end) in enumerate(pairwise(starts)):
+        named = {match[1]: number for number in range(start, end) if (match := IDENTITY.match(lines[number]))}
+        for identity, number in {**named, f"profile {index + 1}": start}.items():
+            if place.startswith((f"{identity}.", f"{identity}:")):
+                key = re.match(r"(\w+)| unknown key `(\w+)`", place[len(identity) + 1 :])
+                return next((at + 1 for at in range(start, end) if key and _begins(lines[at], key[1] or key[2])), number + 1)
+    return 0
+
+
+def _begins(line: str, key: str) -> bool:
+    return bool(re.match(rf"\s*(\[\[?profile\.)?{re.escape(key)}\s*(=|\.|\])", line))
 
 
 def open_profile(folder: Path, name: str) -> Profile:
@@ -65,7 +100,7 @@ def open_profile(folder: Path, name: str) -> Profile:
     found = find_name([named for file, document in documents.items() for named in _names(document, file)], name)
     profiles, mistakes = read_profiles(documents[found.file], found.file)
     if mistakes:
-        raise _mistaken(folder, mistakes)
+        raise _mistaken(folder, with_lines(folder, mistakes))
     return next(profile for profile in profiles if profile.id == found.id)
 
 

@@ -99,8 +99,8 @@ text = "t"
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("==3.11.*", ">=3.10"), "`lock.python` is missing"),
-        (('requires = ["torch==2.6.0"', 'requires = ["torch==2.6.0", "torch==2.7.0"'), "torch: no version is in"),
+        (("==3.11.*", ">=3.10"), "`lock.python` has to name one"),
+        (('requires = ["torch==2.6.0"', 'requires = ["torch==2.6.0", "torch==2.7.0"'), "no version of `torch` is in"),
         (('requires = ["torch==2.6.0"', 'requires = ["toy @ git+https://example.org/toy"'), "has to be in `lock.left_out`"),
         (("python = ", 'bounds = [{ spec = "torch>=2.7", why = "w", source = "s" }]\npython = '), "contradicts `torch==2.6.0`"),
         (("python = ", 'needs = [{ what = "gpus", at_least = 8, why = "w" }]\npython = '), "has no `source`"),
@@ -110,7 +110,7 @@ text = "t"
         ),
         (("python = ", 'steps = [{ text = "t", verify = { patched = ["x"] } }]\npython = '), "`x` is no patch"),
         (("[profile.p", '[profile.lock]\nleft_out = [{ what = "apex", why = "w", do = "d" }]\n[profile.p'), "wants no `apex`"),
-        (('evidence = ["example/toy@abc:pyproject.toml"]', "evidence = []"), "has no evidence"),
+        (('evidence = ["example/toy@abc:pyproject.toml"]', "evidence = []"), "provenance.evidence: is empty"),
     ],
 )  # fmt: skip
 def test_lint_refuses_a_profile_that_contradicts_itself(change: tuple[str, str], said: str) -> None:
@@ -134,6 +134,68 @@ def test_two_profiles_cannot_have_one_name(tmp_path: Path) -> None:
     assert open_profile(tmp_path, "other").id == "other"  # a broken neighbour does not matter
     with pytest.raises(InputError):
         load_profiles(tmp_path)
+
+
+BROKEN = """# a comment
+[[profile]]
+id = "one"
+name = "One"
+use = ["sing"]
+neds = []
+source = { url = "u", release = "r", date = "2026-11" }
+python = "==3.11.*"
+requires = [
+  "torch=2",
+]
+steps = [
+  { text = "Install ffmpeg.", verify = { programm = ["ffmpeg"] } },
+]
+[profile.provenance]
+evidence = []
+reviewed = 2026-11-24
+
+[[profile]]
+name = "no id"
+
+[[profile]]
+id = "two-1.0"
+name = "Two"
+use = ["train"]
+source = { url = "u", release = "r", date = "2026-11" }
+python = ">=3.10"
+requires = ["x @ git+https://example.org/x"]
+[[profile.needs]]
+what = "gpus"
+at_least = 1
+why = "w"
+[profile.lock]
+python = "3.9"
+[profile.provenance]
+evidence = ["e"]
+reviewed = 2026-11-24
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (5, "one.use: must be of"),
+        (6, "one: unknown key `neds`"),
+        (9, "one.requires: `torch=2` is not a requirement"),
+        (12, "one.steps[0].verify: unknown key `programm`"),
+        (19, "profile 2: `use` is missing"),
+        (33, "two-1.0.lock.python: 3.9 is not in `>=3.10`"),
+        (28, "two-1.0.requires: `x@ git+https://example.org/x` has to be in `lock.left_out`"),
+        (29, "two-1.0.needs.gpus: has no `source` and is not `inferred`"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(line: int, says: str, tmp_path: Path) -> None:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "a.toml").write_text(BROKEN)
+    found = audit_profiles(tmp_path, set())
+    assert any(item.startswith(f"profiles/a.toml:{line}: {says.partition('`x@')[0]}") for item in found), found
+    with pytest.raises(InputError, match=r"profiles/a\.toml:5: one\.use"):
+        open_profile(tmp_path, "one")
 
 
 NAMES = [Named(profile.id, profile.name, profile.aliases, profile.file) for profile in PROFILES]
