@@ -156,6 +156,16 @@ def test_each_pin_off_by_a_minor_release_moves_the_verdict(profile: Profile, ste
 
 
 @every_profile
+def test_its_own_pins_by_themselves_are_no_reproach(profile: Profile) -> None:
+    """As somebody writes them down, on a machine that fits: what else is installed is not known."""
+    own = {item.name: Distribution(item.name, pinned(item.spec)) for item in wanted(profile).values() if pinned(item.spec)}
+    outcome = hold_against(Context(good_environment(profile)._replace(packages=own, complete=False), MATRIX), profile, pins=False)
+    assert [item.title for item in outcome.findings if item.severity > Severity.INFO] == []
+    assert outcome.readiness in (Readiness.READY, Readiness.UNDECIDED)
+    assert outcome.areas["hardware"] is Readiness.READY
+
+
+@every_profile
 def test_an_incomplete_snapshot_is_no_reproach(profile: Profile) -> None:
     known = {name: item for name, item in good_packages(profile).items() if name == "torch"}
     outcome = hold(profile, Environment(packages=known))

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 FORMS = ("text", "json", "markdown")
 
+#: What a need is about, in words.
+QUANTITIES = {
+    "compute_capability": "compute capability", "gpus": "GPUs", "gpu_memory_gb": "GB on each GPU",
+    "total_gpu_memory_gb": "GB over all GPUs", "driver": "driver",
+}  # fmt: skip
+
 #: The widest that running text is set.
 WIDTH = 118
 
@@ -163,7 +169,7 @@ def _need(need: Need) -> str:
     limit = f"at least {need.at_least}" if need.at_least else f"at most {need.at_most}"
     kind = "cannot run outside" if need.firm else "smallest known to work"
     source = f" ({need.source})" if need.source else ""
-    return f"{need.what.replace('_', ' ')} {limit}, {kind}{', inferred' if need.inferred else ''}: {need.why}{source}"
+    return f"{QUANTITIES[need.what]} {limit}, {kind}{', inferred' if need.inferred else ''}: {need.why}{source}"
 
 
 def _server(name: str, version: str, note: str) -> str:
