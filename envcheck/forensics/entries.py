@@ -17,8 +17,21 @@ if TYPE_CHECKING:
 #: An entry that begins before the end of a chunk may reach so many bytes into the next one.
 LONGEST = 4096
 
+#: Bytes whose lines are taken together where they are all alike.
+PIECE = 1 << 18
+
+#: Fewer are looked at one by one.
+FEWEST_ALIKE = 32
+
+#: A Trainer line as nearly all are: in plain numbers, or as texts (transformers 5). The others are taken apart pair by pair.
+NUMBER = rb"(\d+\.?\d*(?:e[+-]?\d+)?)"
+USUAL = (
+    rb"\{'loss': ('?)" + NUMBER + rb"\1, 'grad_norm': \1" + NUMBER + rb"\1, 'learning_rate': \1" + NUMBER
+    + rb"\1(?:, '(?:epoch|num_\w+|mean_\w+|entropy)': '?[\d.e+-]+'?)*\}"
+)  # fmt: skip
+
 #: Every alternative begins with a literal, so that the search skips what cannot begin one.
-TOKEN = re.compile(
+ANY = (
     rb"\{[^{}]{2,4000}\}"
     rb"|OVERFLOW!(?: Skipping step\. Gradients)?"
     rb"|Current loss scale already at minimum"
@@ -30,15 +43,24 @@ TOKEN = re.compile(
     rb'|logging_steps": \d+'
     rb"|oss(?P<between>\s{0,2}[:=]?\s{0,2})(?P<own>nan\b|-?inf\b|-?\d+(?:\.\d*)?(?:e[+-]?\d+)?)(?![\w/%])"
 )
+TOKEN = re.compile(ANY)
+WHOLE = re.compile(USUAL)
+
+#: Where one of these stands, or an own loop's loss, lines are looked at one by one.
+NOTEWORTHY = (
+    b"OVERFLOW!", b"Current loss scale", b"tried to get lr", b"Total optimization", b"Gradient Accumulation", b'_steps": ',
+)  # fmt: skip
+OWN = re.compile(rb"oss\s{0,2}[:=]?\s{0,2}(?:nan|-?inf|-?\d)")
+REPORT = re.compile(rb"step=(\d+), skipped=(\d+), lr=\[")
+OBJECT = re.compile(rb"\{[^{}]{2,4000}\}")
+
 WORD = re.compile(rb"(?:^|[^A-Za-z0-9_/])[Ll]$")
 PAIR = re.compile(rb"""['"](\w+)['"]:\s*('[^']*'|"[^"]*"|[^,}\s]+)""")
-
-#: A Trainer line as nearly all are; the others are taken apart pair by pair.
-USUAL = re.compile(rb"\{'loss': ([\d.]+), 'grad_norm': ([\d.]+), 'learning_rate': ([\d.e-]+), 'epoch': [\d.]+\}")
 
 #: What launchers write before a line: torchrun `[default0]:` and `[rank0]:`, srun -l `0:`, mpirun `[1,0]<stdout>:`,
 #: ray `(worker pid=1)`, the DeepSpeed launcher over pdsh `node-1:`.
 PREFIX = re.compile(rb"\s*(\[(?:default|rank)\d+\]:|\d+:|\[\d+,\d+\](?:<\w+>)?:|\([\w ]+pid=[^)]*\)|[\w.-]+:)\s+$")
+PREFIXED = re.compile(rb"[:)]\s+\{'loss'")
 EVALUATION = re.compile(rb"(?:eval|val|valid|validation|test|best|aux\w*)[ _-]*$", re.IGNORECASE)
 
 #: What DeepSpeed says when it skips a step: under fp16 (where it then lowers the loss scale), and from 0.19.8 on under bf16.
@@ -90,8 +112,38 @@ class Entry:
     quoted: bool = False
 
 
-def read(chunks: Iterable[bytes]) -> Iterator[Entry]:
-    """The entries of a log that comes in pieces of any size; constant memory."""
+@dataclass(slots=True)
+class Lines:
+    """Many usual lines of a Trainer's, with nothing of note between them.
+
+    Attributes:
+        losses: One of each line, as the next two.
+        norms: Gradient norms.
+        rates: Learning rates.
+        text: The piece of the log that holds them.
+        line: The piece's first line, counted from 1.
+        quoted: Some numbers are written as texts.
+        reports: DeepSpeed's own lines between them: step, and steps skipped since the start.
+    """
+
+    losses: list[float]
+    norms: list[float]
+    rates: list[float]
+    text: bytes
+    line: int
+    quoted: bool
+    reports: list[tuple[int, int]]
+
+    def entries(self, last: int | None = None) -> Iterator[Entry]:
+        """The lines one by one; `last` of them where that is given."""
+        start = 0 if last is None else len(self.text)
+        for _ in range(last or 0):
+            start = self.text.rindex(b"{'loss'", 0, start)
+        yield from _each(self.text, start, len(self.text), len(self.text), self.line + self.text.count(b"\n", 0, start))
+
+
+def read(chunks: Iterable[bytes]) -> Iterator[Entry | Lines]:
+    """The entries of a log that comes in pieces of any size, where many lines are alike together; constant memory."""
     rest, line = b"", 1
     for chunk in chunks:
         buffer = rest + chunk
@@ -104,21 +156,55 @@ def read(chunks: Iterable[bytes]) -> Iterator[Entry]:
     yield from _scan(rest, len(rest), line)
 
 
-def _scan(buffer: bytes, limit: int, line: int) -> Generator[Entry, None, tuple[int, int]]:
+def _scan(buffer: bytes, limit: int, line: int) -> Generator[Entry | Lines, None, tuple[int, int]]:
     """The entries that begin before `limit`; returns where the next scan has to begin, and its line."""
-    end = counted = 0
-    for found in TOKEN.finditer(buffer):
-        start = found.start()
-        if start >= limit:
+    start = 0
+    while (cut := buffer.rfind(b"}", start, min(start + PIECE, limit)) + 1) > start:  # nothing of note reaches across a `}`
+        lines = _alike(buffer[start:cut], line)
+        if lines is not None:
+            yield lines
+        else:
+            yield from _each(buffer, start, cut, cut, line)
+        line += buffer.count(b"\n", start, cut)
+        start = cut
+    return (yield from _each(buffer, start, len(buffer), limit, line))
+
+
+def _alike(text: bytes, line: int) -> Lines | None:
+    """The piece as usual lines, where it holds nothing else that counts; None where it does."""
+    found = WHOLE.findall(text)
+    if len(found) < FEWEST_ALIKE or any(word in text for word in NOTEWORTHY) or OWN.search(text):
+        return None
+    if text.count(b"\n{'loss'") + text.startswith(b"{'loss'") < len(found) and PREFIXED.search(text):
+        return None
+    if text.count(b"{") > len(found) and sum(map(_is_of_a_step, OBJECT.findall(text))) > len(found):
+        return None
+    quotes, *columns = zip(*found, strict=True)
+    losses, norms, rates = (list(map(float, column)) for column in columns)
+    reports = REPORT.findall(text) if b", skipped=" in text else []
+    return Lines(losses, norms, rates, text, line, b"'" in quotes, [(int(step), int(skipped)) for step, skipped in reports])
+
+
+def _is_of_a_step(token: bytes) -> bool:
+    """May the object tell of a training step, as an evaluation or a configuration does not?"""
+    return b"'loss'" in token or b'"loss"' in token or b"logged_loss" in token
+
+
+def _each(buffer: bytes, start: int, end: int, limit: int, line: int) -> Generator[Entry, None, tuple[int, int]]:
+    """The entries between `start` and `end` that begin before `limit`, one by one; returns as `_scan`."""
+    counted = start
+    for found in TOKEN.finditer(buffer, start, end):
+        begin = found.start()
+        if begin >= limit:
             break
-        line += buffer.count(b"\n", counted, start)
-        counted, end = start, found.end()
+        line += buffer.count(b"\n", counted, begin)
+        counted, start = begin, found.end()
         entry = _entry(found, buffer)
         if entry is not None:
             entry.line = line
             yield entry
-    end = max(end, limit)
-    return end, line + buffer.count(b"\n", counted, end)
+    start = max(start, limit)
+    return start, line + buffer.count(b"\n", counted, start)
 
 
 def _entry(found: re.Match[bytes], buffer: bytes) -> Entry | None:
@@ -141,11 +227,13 @@ def _object(token: bytes, buffer: bytes, start: int) -> Entry | None:
     """A Trainer line, an element of `log_history`, or a line of JSON; None where it tells of no training step."""
     if b"loss" not in token:
         return None
-    usual = USUAL.fullmatch(token)
+    usual = WHOLE.fullmatch(token)
     if usual is not None:
-        loss, norm, lr = usual.groups()
+        quote, loss, norm, lr = usual.groups()
         known: dict[str, float | None] = {"loss": float(loss), "grad_norm": float(norm), "lr": float(lr)}
-        return Entry(Source.TRAINER, known, prefix=_prefix(buffer, start), lr_integer=lr == b"0")
+        return Entry(
+            Source.TRAINER, known, prefix=_prefix(buffer, start), lr_integer=lr == b"0" and not quote, quoted=bool(quote)
+        )
     numbers: dict[str, float | None] = {}
     integer = quoted = False
     for key, value in PAIR.findall(token):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from envcheck.forensics.entries import BF16_SKIPPED, OVERFLOW, Source
+from envcheck.forensics.entries import BF16_SKIPPED, OVERFLOW, Lines, Source
 from envcheck.matrix.signature import Sighting
 from envcheck.monitor.detector import Detector
 from envcheck.monitor.observation import Kind
 from envcheck.monitor.records import Record, Run
-from envcheck.monitor.series import groups_of
+from envcheck.monitor.series import FEW, FEW_FP16, groups_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,6 +53,46 @@ class Curve:
                 del self.points[1::2]
                 self.every *= 2
         self.seen += 1
+
+    def extend(self, step: int, lines: Lines, count: int) -> None:
+        """Take in the first `count` lines, of which the first is `step`."""
+        base = self.seen
+        at = -base % self.every
+        while at < count:
+            self.seen = base + at
+            self.add(Record(step + at, logged_loss=lines.losses[at], lr=lines.rates[at], grad_norm=lines.norms[at]))
+            at += 1
+            at += -(base + at) % self.every
+        self.seen = base + count
+
+
+@dataclass(slots=True)
+class Reports:
+    """What DeepSpeed's own lines count: optimizer steps, and how many of them were skipped, which bf16 does without a word.
+
+    Attributes:
+        step: Steps at the latest report.
+        skipped: Of these, skipped.
+        row: Reports in a row since each of which most steps were skipped.
+        longest: The longest such row.
+    """
+
+    step: int = 0
+    skipped: int = 0
+    row: int = 0
+    longest: int = 0
+
+    def see(self, step: int, skipped: int) -> None:
+        """Take in one report; another rank's copy of one says nothing."""
+        if step > self.step:
+            self.row = self.row + 1 if 2 * (skipped - self.skipped) >= step - self.step else 0
+            self.longest = max(self.longest, self.row)
+        self.step, self.skipped = step, skipped
+
+    def calm(self, reports: list[tuple[int, int]]) -> bool:
+        """Do these, the next ones, count steps and no skipped one?"""
+        steps = [self.step, *(step for step, _ in reports)]
+        return all(map(operator.lt, steps, steps[1:])) and all(skipped == self.skipped for _, skipped in reports)
 
 
 @dataclass(slots=True)
@@ -112,6 +153,30 @@ class Side:
         if len(self.head) < HEAD:
             self.head.append((loss, norm))
 
+    def calm(self, lines: Lines) -> bool:
+        """Do these lines, the next ones of the only rank, show nothing at all? False also where only `take` could tell."""
+        if len(self.head) < HEAD or not self.losses or self.ranks != {"": 0}:
+            return False
+        if min(lines.losses) <= 0 or min(lines.rates) <= 0 or math.inf in (max(lines.losses), max(lines.rates)):
+            return False
+        norms = [*(norm for _, _, norm in self.recent), *lines.norms]
+        repeated = any(any(map(operator.eq, norms, norms[apart:])) for apart in range(1, COPIES + 1))
+        return not repeated and self.detector.calm(lines.norms)
+
+    def pass_over(self, lines: Lines, count: int, *, overflow: bool | None) -> None:
+        """Take in at once the first `count` of lines that are calm; the others go to `take`."""
+        losses, rates, norms = lines.losses[:count], lines.rates[:count], lines.norms[:count]
+        self.curve.extend(self.steps[0] + 1, lines, count)
+        self.detector.pass_over(rates, norms, overflow=overflow)
+        self.lines += count
+        self.steps[0] += count
+        self.losses = [self.losses[0], losses[-1]]
+        self.lr = _span(_span(self.lr, min(rates)), max(rates))
+        self.norms = _span(_span(self.norms, min(norms)), max(norms))
+        self.previous_loss, self.previous_norm = losses[-1], norms[-1]
+        self.norm_seen, self.stale_now = True, False
+        self.recent.extend(zip(losses[-COPIES:], rates[-COPIES:], norms[-COPIES:], strict=True))
+
     def _see_stale(self, loss: float | None, norm: float | None) -> None:
         """Count a norm that repeats the one before to the last digit under another loss: that of a step that was skipped."""
         self.stale_now = bool(norm) and norm == self.previous_norm and loss != self.previous_loss and len(repr(norm)) > DIGITS
@@ -164,23 +229,31 @@ class History:
         self.overflows = 0
         self.last_overflow = 0
         self.overflow_ended = False
-        self.deepspeed: dict[str, float] = {}
+        self.reports = Reports()
         self.messages: Counter[str] = Counter()
 
-    def see(self, entries: Iterable[Entry]) -> None:
+    def see(self, entries: Iterable[Entry | Lines]) -> None:
         """Take in entries."""
         for entry in entries:
-            if entry.source is Source.FACT:
-                self.facts.update((name, value) for name, value in entry.numbers.items() if value is not None)
-            elif entry.source is Source.DEEPSPEED:
-                self._see_deepspeed(entry)
+            if isinstance(entry, Lines):
+                self._see_lines(entry)
             else:
-                self._see_line(entry)
+                self._see_one(entry)
+
+    def _see_one(self, entry: Entry) -> None:
+        if entry.source is Source.FACT:
+            self.facts.update((name, value) for name, value in entry.numbers.items() if value is not None)
+        elif entry.source is Source.DEEPSPEED:
+            self._see_deepspeed(entry)
+        else:
+            self._see_line(entry)
 
     def _see_deepspeed(self, entry: Entry) -> None:
         """A line of DeepSpeed's: an overflow counts for the next line with a loss."""
-        self.deepspeed.update((name, value) for name, value in entry.numbers.items() if value is not None)
         if not entry.message:
+            step, skipped = entry.numbers.get("step"), entry.numbers.get("skipped")
+            if step is not None and skipped is not None:
+                self.reports.see(int(step), int(skipped))
             return
         self.messages[entry.message] += 1
         if entry.message in (OVERFLOW, BF16_SKIPPED):
@@ -188,6 +261,21 @@ class History:
             return
         for side in self.sides.values():
             side.detector.see(Record(step=side.lines, message=entry.message, line=entry.line))
+
+    def _see_lines(self, lines: Lines) -> None:
+        """Many lines: at once where they show nothing, but for the last ones, which later ones are compared with."""
+        side = self.sides[Source.TRAINER]
+        if self.overflows != self.last_overflow or not self.reports.calm(lines.reports) or not side.calm(lines):
+            for entry in lines.entries():
+                self._see_one(entry)
+            return
+        side.quoted = side.quoted or lines.quoted
+        self.overflow_ended = False
+        for report in lines.reports[-1:]:
+            self.reports.see(*report)
+        side.pass_over(lines, len(lines.losses) - COPIES, overflow=False if self.overflows else None)
+        for entry in lines.entries(COPIES):
+            self._see_one(entry)
 
     def _see_line(self, entry: Entry) -> None:
         side = self.sides[entry.source]
@@ -230,7 +318,10 @@ class History:
 
     def extra(self) -> list[tuple[Sighting, str]]:
         """What only the log's text tells, with a sentence each: steps that were skipped."""
-        count, stale = self.messages[BF16_SKIPPED], self.side.stale
+        count, stale, reports = self.messages[BF16_SKIPPED], self.side.stale, self.reports
+        if not self.overflows and reports.longest >= (FEW_FP16 if self.run.dtype == "fp16" else FEW):
+            text = f"DeepSpeed counts {reports.skipped} skipped steps of {reports.step}"
+            return [(Sighting(Kind.STEPS_SKIPPED.value, until_end=reports.row > 0, count=reports.skipped), text)]
         if count:
             last = self.overflows > self.last_overflow or self.overflow_ended
             text = f"DeepSpeed says that it skipped {_steps(count)} with non-finite gradients"

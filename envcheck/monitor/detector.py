@@ -10,7 +10,7 @@ from envcheck.monitor.series import Losses, Norms, Rates, Skips
 from envcheck.monitor.survey import Surveys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from envcheck.monitor.records import GradientCheck, Record
 
@@ -57,6 +57,23 @@ class Detector:
             self._surveys.see(record)
         if record.check:
             self._see_check(record)
+
+    def calm(self, norms: Sequence[float], rank: int = 0) -> bool:
+        """Would these norms, the next ones of a rank, show nothing?"""
+        series = self._ranks.get(rank)
+        return series is not None and series.norms.calm(norms)
+
+    def pass_over(self, rates: Sequence[float], norms: Sequence[float], *, overflow: bool | None, rank: int = 0) -> None:
+        """Take in, at once, steps of which nothing is to be said: what `see` would make of them one by one.
+
+        Their losses are finite and not 0, their rates are above 0, their norms are calm, no step was skipped; the next steps
+        of the rank go to `see`.
+        """
+        series = self._ranks[rank]
+        series.losses.pass_over(len(norms), norms[-1])
+        series.rates.pass_over(len(norms), max(rates))
+        series.norms.pass_over(norms)
+        series.skips.pass_over(len(norms), overflow=overflow)
 
     def established(self) -> tuple[Observation, ...]:
         """What `feed` has returned so far, with the present counts."""

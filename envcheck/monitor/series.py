@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import statistics
 import struct
 from collections import deque
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 from envcheck.monitor.observation import Kind, Observation
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from envcheck.monitor.records import Record, Run
 
 #: Records in a row that make a pattern; under fp16 the first steps are skipped until the loss scale fits.
@@ -56,6 +59,11 @@ class Streak:
         self.last = record
         self.from_start = self.from_start or self.of == 1
 
+    def miss(self, records: int) -> None:
+        """Count records that do not show it."""
+        self.of += records
+        self.row = 0
+
     @property
     def span(self) -> int:
         """Optimizer steps from the first to the last record of the present row, both counted."""
@@ -93,6 +101,12 @@ class Losses:
             hidden = not math.isfinite(record.loss) and math.isfinite(record.logged_loss)
             self.filtered.see(record, hit=hidden)
         self.norm = record.grad_norm
+
+    def pass_over(self, records: int, norm: float) -> None:
+        """Take in records whose logged losses are finite and not 0; `norm` is the last one's."""
+        self.zero.miss(records)
+        self.bad.miss(records)
+        self.norm = norm
 
     def _alive(self, norm: float | None) -> bool:
         """Do gradients flow? A loss may be zero by design (policy gradients) or print as 0.0 because it is rounded."""
@@ -134,6 +148,12 @@ class Rates:
         few = FEW_FP16 if self.run.dtype == "fp16" else FEW
         self.stuck = self.stuck or self.zero.lasts(few)
         self.over = self.over or self.ended.lasts(FEW)
+
+    def pass_over(self, records: int, highest: float) -> None:
+        """Take in records whose learning rates are not 0 and at most `highest`."""
+        self.highest = max(self.highest, highest)
+        self.zero.miss(records)
+        self.ended.miss(records)
 
     def _due(self, step: int) -> bool:
         """Is the schedule to end about here?"""
@@ -183,13 +203,32 @@ class Norms:
         self.previous = norm
         self._establish(norm)
 
+    def calm(self, norms: Sequence[float]) -> bool:
+        """Do these norms, the next ones, show nothing at all? False also where only `see` could tell."""
+        return bool(
+            self.seen > WINDOW
+            and min(norms) > 0
+            and max(norms) <= ABOVE_FIRST * self.first_highest
+            and norms[0] != self.previous
+            and not any(map(operator.eq, norms, norms[1:]))
+            and SENTINELS.isdisjoint(norms)
+        )
+
+    def pass_over(self, norms: Sequence[float]) -> None:
+        """Take in norms that are calm."""
+        self.seen += len(norms)
+        for streak in (self.zero, self.bad, self.sentinel, self.same, self.jump):
+            streak.miss(len(norms))
+        self.recent.extend(norms[-WINDOW:])
+        self.previous = norms[-1]
+
     def _see_jump(self, record: Record, norm: float) -> None:
         if not math.isfinite(norm) or norm == 0:
             return
         jumped = False
-        if len(self.recent) >= ENOUGH:
+        if len(self.recent) >= ENOUGH and norm > ABOVE_FIRST * self.first_highest:
             median = statistics.median(self.recent)
-            jumped = norm > JUMP * median and norm > ABOVE_FIRST * self.first_highest
+            jumped = norm > JUMP * median
             if jumped and norm > HUGE_JUMP * median:
                 self.established.setdefault(Kind.NORM_JUMP, "")
         self.jump.see(record, hit=jumped)
@@ -254,6 +293,11 @@ class Skips:
         often = self.skip.count >= FEW_FP16 and 4 * self.skip.count > self.skip.of
         self.again = self.again or self.skip.row >= self.few or often
 
+    def pass_over(self, records: int, *, overflow: bool | None) -> None:
+        """Take in records of steps that were not skipped; `overflow` is None where that is not known."""
+        if overflow is not None:
+            self.skip.miss(records)
+
     def found(self) -> list[Observation]:
         """What is established by now."""
         seen = []
@@ -265,21 +309,25 @@ class Skips:
         return seen
 
 
-def groups_of(norm: float) -> tuple[int, str] | None:
-    """The number of parameter groups whose sentinels make this norm, and the precision of the root: float64, float32 or either.
+def _sentinels() -> dict[float, tuple[int, str]]:
+    found = {}
+    for groups in range(1, MOST_GROUPS + 1):
+        double = math.sqrt(groups)
+        single = struct.unpack("f", struct.pack("f", double))[0]
+        found[single] = (groups, "float32")
+        found[double] = (groups, "either" if double == single else "float64")
+    return found
 
-    DeepSpeed up to 0.13.1 takes the root in double precision, from 0.16.6 in single precision.
-    """
-    if not math.isfinite(norm) or norm < 1:
-        return None
-    groups = round(norm * norm)
-    if groups > MOST_GROUPS:
-        return None
-    double = math.sqrt(groups)
-    single = struct.unpack("f", struct.pack("f", double))[0]
-    if norm not in (double, single):
-        return None
-    return groups, "either" if double == single else "float64" if norm == double else "float32"
+
+#: A norm that sentinels make -> the number of parameter groups, and the precision of the root: float64, float32 or either.
+#: DeepSpeed up to 0.13.1 takes the root in double precision, from 0.16.6 in single precision.
+NAMED = _sentinels()
+SENTINELS = frozenset(NAMED)
+
+
+def groups_of(norm: float) -> tuple[int, str] | None:
+    """What `NAMED` says of a norm; None where it is a norm like any other."""
+    return NAMED.get(norm)
 
 
 def _of(streak: Streak) -> str:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envcheck.forensics.entries import BF16_SKIPPED, LONGEST, OVERFLOW, Entry, Source, read
+from envcheck.forensics import entries
+from envcheck.forensics.entries import BF16_SKIPPED, LONGEST, OVERFLOW, Entry, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 DATA = Path(__file__).parent.parent / "data" / "logs"
 LINE = b"{'loss': 2.5, 'grad_norm': 0.75, 'learning_rate': 0.001, 'epoch': 0.1}"
+
+
+def read(chunks: Iterable[bytes]) -> list[Entry]:
+    """Every entry by itself."""
+    found = (item if isinstance(item, Entry) else item.entries() for item in entries.read(chunks))
+    return [entry for item in found for entry in ([item] if isinstance(item, Entry) else item)]
 
 
 def one(text: bytes) -> Entry:
