@@ -5,8 +5,10 @@
 Makes a venv with made-up distributions (realistic metadata: a description of 20 kB, eight requirements each, all
 fulfilled) and the metadata of a training stack, so that rules and known-good sets are really compared; puts envcheck and
 pip on its path, and reports the best wall time of each command, the ratios, what a ten-fold matrix adds, and the peak
-memory of the check. Three states are measured: nothing changed since the last check (a job that starts again), something
-changed (every check is computed; matrix and metadata come from the cache), and an empty cache (the very first run).
+memory of the check. Four states are measured: nothing changed since the last check (a job that starts again); something
+changed, a setting or the driver (every check is computed; the matrix, metadata and what was said of each pair of a version
+and a range come from the cache); nothing compared before (the same without the pairs, as after new releases of everything);
+and an empty cache (the very first run).
 """
 
 from __future__ import annotations
@@ -92,6 +94,7 @@ def main() -> None:
             "python -c pass": best([python, "-c", "pass"], args.repeat, env),
             "envcheck check": best(check, args.repeat, env),
             "something changed": best(check, args.repeat, env, "answer-*"),
+            "nothing compared before": best(check, args.repeat, env, "[ac]*"),
             "empty cache": best(check, max(args.repeat // 3, 3), env, "*"),
             "ten-fold matrix": best(more, args.repeat, env),
             "ten-fold matrix, something changed": best(more, args.repeat, env, "answer-*"),
@@ -106,6 +109,7 @@ def main() -> None:
         "check / python": round(measured["envcheck check"] / base, 2),
         "check / pip check": round(measured["envcheck check"] / measured["pip check"], 2),
         "something changed / python": round(measured["something changed"] / base, 2),
+        "nothing compared before / python": round(measured["nothing compared before"] / base, 2),
         "something changed / pip check": round(measured["something changed"] / measured["pip check"], 2),
         "ten-fold matrix adds ms": round(measured["ten-fold matrix"] - measured["envcheck check"], 1),
         "and where something changed": round(measured["ten-fold matrix, something changed"] - measured["something changed"], 1),

@@ -10,17 +10,13 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from packaging.specifiers import InvalidSpecifier
-from packaging.version import InvalidVersion, Version
-
 from envcheck.facts.metadata import normalised
 from envcheck.findings import Evidence, Finding, Fix, Severity, Skip
+from envcheck.matrix.remembered import remembered
 from envcheck.matrix.versions import specifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from packaging.markers import Marker
 
     from envcheck.checks.context import Context, Outcome
     from envcheck.facts.model import Distribution, Environment
@@ -42,13 +38,13 @@ LONGEST_CHAIN = 8
 
 
 class Need(NamedTuple):
-    """A requirement line: normalised name, extras asked for, specifier text, marker, and whether it is a URL."""
+    """A requirement line: normalised name, extras asked for, specifier, marker and URL, each empty where there is none."""
 
     name: str
-    extras: frozenset[str]
-    spec: str
-    marker: Marker | None
-    url: str
+    extras: frozenset[str] = frozenset()
+    spec: str = ""
+    marker: str = ""
+    url: str = ""
 
 
 @lru_cache(maxsize=16384)
@@ -56,15 +52,25 @@ def parse(line: str) -> Need | None:
     """A `Requires-Dist` line; None where it does not follow PEP 508."""
     found = PLAIN.fullmatch(line)
     if found:
-        return Need(normalised(found[1]), frozenset(), found[2].strip().strip(","), None, "")
-    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - only where a marker or url needs it
+        return Need(normalised(found[1]), spec=found[2].strip().strip(","))
+    parts = _parts(line)
+    if parts is None:
+        return None
+    name, extras, spec, marker, url = parts
+    return Need(name, frozenset(extras), spec, marker, url)
+
+
+@remembered
+def _parts(line: str) -> tuple[str, list[str], str, str, str] | None:
+    """The fields of `Need`, by the full grammar."""
+    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - slow to import
 
     try:
         parsed = Requirement(line)
     except (InvalidRequirement, RecursionError):
         return None
-    extras = frozenset(map(normalised, parsed.extras))
-    return Need(normalised(parsed.name), extras, str(parsed.specifier), parsed.marker, parsed.url or "")
+    marker = str(parsed.marker) if parsed.marker else ""
+    return normalised(parsed.name), sorted(map(normalised, parsed.extras)), str(parsed.specifier), marker, parsed.url or ""
 
 
 def check_requirements(context: Context) -> Iterator[Outcome]:
@@ -153,12 +159,22 @@ def _only_for_extra(line: str) -> bool:
 
 def applies(need: Need, extra: str, markers: Mapping[str, str]) -> bool:
     """Whether a requirement counts here: always without a marker when no extra is meant, else by its marker."""
-    if need.marker is None:
+    if not need.marker:
         return not extra
+    return _holds(need.marker, extra, *(f"{name}={value}" for name, value in markers.items() if name in need.marker))
+
+
+@remembered
+def _holds(marker: str, extra: str, *values: str) -> bool:
+    """Whether a marker holds with an extra and not without; `values` are `NAME=VALUE`."""
+    from packaging.markers import Marker  # noqa: PLC0415 - slow to import
+
+    environment = dict(value.split("=", 1) for value in values)
     try:
-        if extra and need.marker.evaluate({**markers, "extra": ""}):
+        parsed = Marker(marker)
+        if extra and parsed.evaluate({**environment, "extra": ""}):
             return False  # it was judged without the extra
-        return need.marker.evaluate({**markers, "extra": extra})
+        return parsed.evaluate({**environment, "extra": extra})
     except Exception:  # noqa: BLE001 - a marker that cannot be evaluated must not stop the check
         return False
 
@@ -175,9 +191,12 @@ def _judge(
     yield _conflict(environment, package, extra, need, target)
 
 
-@lru_cache(maxsize=16384)
+@remembered
 def _inside(version: str, spec: str) -> bool | None:
     """Whether a version is in a specifier set, as pip sees it (pre-releases allowed); None where one cannot be read."""
+    from packaging.specifiers import InvalidSpecifier  # noqa: PLC0415 - slow to import
+    from packaging.version import InvalidVersion, Version  # noqa: PLC0415 - likewise
+
     try:
         return specifier(spec).contains(Version(version), prereleases=True)
     except (InvalidSpecifier, InvalidVersion):
@@ -238,7 +257,7 @@ def required_by(environment: Environment, name: str) -> tuple[str, ...]:
 
 
 def _needs(package: Distribution, name: str) -> bool:
-    return any(need.name == name and need.marker is None for need in map(parse, package.requires) if need)
+    return any(need.name == name and not need.marker for need in map(parse, package.requires) if need)
 
 
 def _unreadable(package: Distribution, line: str) -> Finding:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from packaging.version import Version
 
@@ -30,8 +29,7 @@ SHOWN_SOURCES = 3
 WHEEL_SOURCES = frozenset({"pypi", "pytorch-index"})
 
 
-@dataclass(frozen=True, slots=True)
-class TorchBuild:
+class TorchBuild(NamedTuple):
     """The installed torch.
 
     Attributes:

@@ -7,8 +7,7 @@ Tables: `flash_attn`, `causal_conv1d`, `mamba_ssm`, `torch`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from envcheck.checks.torch_build import evidence, release, row_for, rows, torch_build, torch_row
 from envcheck.findings import Evidence, Finding, Fix, Severity
@@ -24,12 +23,10 @@ if TYPE_CHECKING:
 #: Package -> table of its published wheels.
 TABLES = {"flash-attn": "flash_attn", "causal-conv1d": "causal_conv1d", "mamba-ssm": "mamba_ssm"}
 
-BUILT_FOR = re.compile(
-    r"cu(?P<cuda>\d{2,3})\.?torch(?P<torch>\d+\.\d+)[\d.]*?(?:cxx11abi(?P<abi>true|false))?(?![\w.])", re.IGNORECASE
-)
-WHEEL = re.compile(r"-(?P<python>(?:cp|py)\d+)-(?P<abi>[a-z0-9]+)-(?P<platform>[\w.]+)\.whl", re.IGNORECASE)
-MANYLINUX = re.compile(r"manylinux_(\d+)_(\d+)_")
-
+#: What the names of wheels say; few environments have one, so these are compiled when one is seen.
+BUILT_FOR = r"(?i)cu(?P<cuda>\d{2,3})\.?torch(?P<torch>\d+\.\d+)[\d.]*?(?:cxx11abi(?P<abi>true|false))?(?![\w.])"
+WHEEL = r"(?i)-(?P<python>(?:cp|py)\d+)-(?P<abi>[a-z0-9]+)-(?P<platform>[\w.]+)\.whl"
+MANYLINUX = r"manylinux_(\d+)_(\d+)_"
 
 EVIDENCE = (
     Evidence("docs", "PyPA specifications: Binary distribution format, file name"),
@@ -37,8 +34,7 @@ EVIDENCE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltFor:
+class BuiltFor(NamedTuple):
     """What a wheel's name says it was compiled for; empty where it does not say.
 
     Attributes:
@@ -63,8 +59,8 @@ def built_for(package: Distribution) -> BuiltFor | None:
     name = package.direct_url.replace("%2B", "+").replace("%2b", "+").partition("#")[0].partition("?")[0].rpartition("/")[2]
     name = name if name.endswith(".whl") else ""
     label = name or (part(package.version, "local") or "")
-    found = BUILT_FOR.search(label)
-    tags = WHEEL.search(name)
+    found = re.search(BUILT_FOR, label)
+    tags = re.search(WHEEL, name)
     if not found and not tags:
         return None
     return BuiltFor(
@@ -87,7 +83,7 @@ def _python(python: str, abi: str) -> str:
 
 def _glibc(platform: str) -> str:
     """The lowest glibc among the manylinux tags of a wheel, or an empty string."""
-    found = [(int(major), int(minor)) for major, minor in MANYLINUX.findall(platform)]
+    found = [(int(major), int(minor)) for major, minor in re.findall(MANYLINUX, platform)]
     return "{}.{}".format(*min(found)) if found else ""
 
 

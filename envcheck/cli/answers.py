@@ -24,10 +24,14 @@ def answer(context: Context, environ: Mapping[str, str]) -> Report:
     base = cache_folder(environ)
     if base is None:
         return compute(context)
-    file = f"{base}/answer-{_key(context)}.json"
+    code = tuple(_code())
+    file = f"{base}/answer-{_key(context, code)}.json"
     known = _recalled(read_cached(file))
     if known is None:
-        known = compute(context)
+        from envcheck.matrix.remembered import remembering  # noqa: PLC0415 - not where the answer is known
+
+        with remembering(environ, code):
+            known = compute(context)
         write_cached(file, json.dumps(_plain(known), separators=(",", ":")).encode())
     return known
 
@@ -42,11 +46,11 @@ def compute(context: Context) -> Report:
     return Report(tuple(findings), tuple(skipped), tuple(stack_rows(context)), tuple(notes(context)))
 
 
-def _key(context: Context) -> str:
+def _key(context: Context, code: tuple[str, ...]) -> str:
     """A digest over facts, settings, matrix and the code that looks at them."""
     matrix = context.matrix
     where = (matrix.digest, matrix.place, matrix.origin)
-    parts = (repr(context.environment), repr(context.settings), *where, __version__, *_code())
+    parts = (repr(context.environment), repr(context.settings), *where, __version__, *code)
     return digest(*(part.encode(errors="surrogatepass") for part in parts))
 
 

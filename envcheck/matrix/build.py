@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import astuple, fields
 from typing import TYPE_CHECKING, Any
 
 import tomli
@@ -108,12 +107,7 @@ def _undeclared(rules: list[Rule], uses: dict[str, str]) -> list[str]:
 
 def plain_rule(rule: Rule) -> dict[str, Any]:
     """The rule as data that JSON can hold and `rule_from_plain` reads back."""
-    data = {}
-    for entry in fields(rule):
-        value = getattr(rule, entry.name)
-        nested = entry.name in ("settings", "compare", "fix", "evidence", "matches", "clear")
-        data[entry.name] = [item if isinstance(item, tuple) else astuple(item) for item in value] if nested else value
-    return data
+    return rule._asdict()
 
 
 def _pack(rules: list[Rule], tables: dict[str, Any], head: dict[str, Any]) -> bytes:

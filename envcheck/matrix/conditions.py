@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from envcheck.facts.model import Absent, Known
@@ -142,7 +141,7 @@ def value_holds(value: str | tuple[str, ...], kind: str, condition: str) -> bool
         return satisfies(text, condition)
     negated = condition.startswith("!")
     options = condition.removeprefix("!").split("|")
-    return any(fnmatchcase(text.lower(), option.strip().lower()) for option in options) is not negated
+    return any(_like(text.lower(), option.strip().lower()) for option in options) is not negated
 
 
 def _list_holds(values: tuple[str, ...], condition: str) -> bool:
@@ -153,7 +152,16 @@ def _list_holds(values: tuple[str, ...], condition: str) -> bool:
 
 def _among(values: tuple[str, ...], option: str) -> bool:
     """Whether an option, in which `*` stands for any text, is one of the values."""
-    return any(fnmatchcase(value, option) for value in values) if "*" in option else option in values
+    return any(_like(value, option) for value in values)
+
+
+def _like(text: str, pattern: str) -> bool:
+    """Whether a text is the pattern, in which `*` stands for any text."""
+    if "*" not in pattern:
+        return text == pattern
+    from fnmatch import fnmatchcase  # noqa: PLC0415 - most conditions need none
+
+    return fnmatchcase(text, pattern.replace("[", "[[]").replace("?", "[?]"))
 
 
 def comparison_holds(environment: Environment, comparison: Comparison) -> bool | None:

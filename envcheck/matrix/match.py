@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from envcheck.facts.model import Known
 from envcheck.matrix.conditions import gpu_attribute, lookup, operand_text
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from envcheck.matrix.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A rule of which nothing is false.
 
     Attributes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from envcheck.findings import Evidence, Fix, Severity
 
@@ -21,8 +20,7 @@ PRESENT = "present"
 OPERATORS = ("equals", "not", "in", "not_in", "above", "at_least", "below", "at_most", "set")
 
 
-@dataclass(frozen=True, slots=True)
-class SettingCondition:
+class SettingCondition(NamedTuple):
     """One entry of `when.settings`.
 
     Attributes:
@@ -51,8 +49,7 @@ class SettingCondition:
         return f"`{self.key}` {words[self.operator]} {operand}{' (or not set)' if self.or_unset else ''}"
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(NamedTuple):
     """One entry of `when.compare`: two operands (`fact.part` or `package:NAME.part`) and an operator."""
 
     left: str
@@ -64,18 +61,16 @@ class Comparison:
         return f"{self.left} {self.operator} {self.right}"
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(NamedTuple):
     """One entry of `matches` or `clear`."""
 
-    packages: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    packages: dict[str, str]
+    settings: dict[str, Any]
+    facts: dict[str, Any]
     uses: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RuleFix:
+class RuleFix(NamedTuple):
     """One entry of `fix`: `kind` is package, setting, fact or do."""
 
     kind: str
@@ -91,17 +86,16 @@ class RuleFix:
         return Fix(self.kind, f"{self.name}{self.to}" if str(self.to)[:1] in "<>=!~" else f"{self.name} {self.to}")
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One entry of the matrix; `matrices/README.md` explains every field."""
 
     id: str
     title: str
     status: str
     effect: str
-    packages: dict[str, str] = field(default_factory=dict)
-    settings: tuple[SettingCondition, ...] = ()
-    facts: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str]
+    settings: tuple[SettingCondition, ...]
+    facts: dict[str, str]
     compare: tuple[Comparison, ...] = ()
     uses: tuple[str, ...] = ()
     unknown: str = ""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
+from envcheck.matrix.remembered import remembered
+
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
 
@@ -57,7 +59,7 @@ def specifier(text: str) -> SpecifierSet:
     return SpecifierSet(text)
 
 
-@lru_cache(maxsize=16384)
+@remembered
 def satisfies(version: str, spec: str) -> bool | None:
     """Whether the version is in the specifier set; None where the version is not PEP 440."""
     value = plain(version)

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from envcheck.checks import requirements
 from envcheck.checks.context import Context
 from envcheck.cli import answers
 from envcheck.facts.model import Absent, Distribution, Environment, Known, Unreadable
 from envcheck.facts.snapshot import load as load_snapshot
+from envcheck.matrix import versions
 from envcheck.matrix.database import load
 from envcheck.matrix.settings import Settings
 
@@ -48,6 +50,38 @@ def test_the_second_answer_is_remembered_and_equal(tmp_path: Path, computed: lis
     assert len(computed) == 1
     assert first == second == answers.compute(CONTEXT)
     assert {finding.severity.label for finding in first.findings} >= {"error"}
+
+
+NEEDING = Distribution(
+    "needing", "1", requires_python=">=3.9",
+    requires=(
+        "deepspeed<0.17", "odd>=1", "absent-one", "absent-two; python_version < '3'", "absent-three ; extra == 'x'",
+        "self @ https://e.org/self.whl",
+        "transformers[torch,sentencepiece]~=4.0 ; sys_platform == 'linux' and python_version > '3.8'",
+        "not a requirement !", "accelerate===1.11.0", "odd; implementation_name in 'cpython pypy'",
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("python", ["3.8.1", "3.11.7"])
+def test_comparisons_remembered_from_another_question_give_the_same_answer(python: str, tmp_path: Path) -> None:
+    packages = {**ENVIRONMENT.packages, "needing": NEEDING}
+    environment = ENVIRONMENT._replace(packages=packages, facts={**ENVIRONMENT.facts, "python": Known(python)})
+    environ = {"ENVCHECK_CACHE": str(tmp_path)}
+    first = CONTEXT._replace(environment=environment)
+    other = first._replace(settings=Settings())
+    right = answers.compute(first), answers.compute(other)
+    functions: list[Any] = [
+        requirements.parse,
+        requirements._parts,
+        requirements._holds,
+        requirements._inside,
+        versions.satisfies,
+    ]
+    for function in functions:
+        function.cache_clear()
+    assert (answers.answer(first, environ), answers.answer(other, environ)) == right
+    assert {"requirement-conflict", "requirement-missing", "requirement-unreadable"} <= {item.id for item in right[0].findings}
 
 
 CHANGES = {
