@@ -38,6 +38,11 @@ class Evidence(NamedTuple):
     kind: str
     ref: str
 
+    @property
+    def shown(self) -> str:
+        """The reference in words: that of a probe is the digest of a line of `matrices/measured/`."""
+        return f"probe run {self.ref}" if self.kind == "probe" else self.ref
+
 
 class Fix(NamedTuple):
     """One way out; `kind` is package, setting, fact or do; `change` is the requirement, assignment or sentence."""

@@ -68,4 +68,4 @@ def _difference(rule: Rule, context: Context) -> str:
 
 
 def _evidence(rule: Rule) -> str:
-    return ", ".join(item.ref for item in rule.evidence[:2])
+    return ", ".join(item.shown for item in rule.evidence[:2])

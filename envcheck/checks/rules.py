@@ -45,7 +45,7 @@ def speaking(context: Context, wanted: Callable[[Candidate], bool] | None = None
             open_by[blocker] += 1
         elif found := match(matrix.rule(candidate.number), environment, context.settings, matrix.kinds):
             yield found
-    for name, count in sorted(open_by.items()):
+    for name, count in sorted(open_by.items(), key=lambda entry: (-entry[1], entry[0])):
         yield Skip(f"rules about {name}", f"{name} unknown: {count} rule{'s' if count > 1 else ''}")
 
 
@@ -73,12 +73,12 @@ def _blocked_by_setting(candidate: Candidate) -> str:
     if any(item.name == "model_type" for item in candidate.open):
         return "the model's type"
     if sketch.status == "change":
-        return "a setting whose meaning changed"
+        return "settings whose meaning changed"
     if sketch.unknown:
         return ""
     if not candidate.has(PACKAGE):
         return "settings"
-    return "a setting that would announce its fault" if sketch.effect in LOUD else ""
+    return "settings of faults that announce themselves" if sketch.effect in LOUD else ""
 
 
 def severity(found: Match) -> Severity:

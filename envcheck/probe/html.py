@@ -86,7 +86,7 @@ def _finding(finding: Finding) -> Iterator[str]:
     if finding.fixes:
         yield "<p>Ways out: " + "; or ".join(f"<code>{escape(fix.change)}</code>" for fix in finding.fixes) + "</p>"
     if finding.evidence:
-        yield "<p>Evidence: " + ", ".join(escape(item.ref) for item in finding.evidence) + "</p>"
+        yield "<p>Evidence: " + ", ".join(escape(item.shown) for item in finding.evidence) + "</p>"
 
 
 def _charts(results: Sequence[Result]) -> Iterator[str]:

@@ -48,7 +48,7 @@ def _finding(finding: Finding) -> Iterator[str]:
     if finding.fixes:
         yield f"- fix: {' or '.join(_change(fix.kind, fix.change) for fix in finding.fixes)}"
     if finding.evidence:
-        yield f"- evidence: {', '.join(_reference(item.ref) for item in finding.evidence)}"
+        yield f"- evidence: {', '.join(_reference(item.shown) for item in finding.evidence)}"
 
 
 def _change(kind: str, change: str) -> str:

@@ -51,7 +51,7 @@ def _rule(finding: Finding) -> dict[str, Any]:
         "shortDescription": {"text": clean(finding.title)},
         "fullDescription": {"text": clean(finding.symptom or finding.title)},
         "defaultConfiguration": {"level": LEVELS[finding.severity]},
-        "help": {"text": clean("; ".join(item.ref for item in finding.evidence) or finding.title)},
+        "help": {"text": clean("; ".join(item.shown for item in finding.evidence) or finding.title)},
     }
 
 

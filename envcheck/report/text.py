@@ -91,7 +91,7 @@ def finding_lines(finding: Finding, width: int, *, brief: bool = False) -> Itera
     for index, fix in enumerate(finding.fixes):
         yield from _labelled("fix" if not index else "or", fix.change, width)
     if finding.evidence:
-        yield from _labelled("evidence", ", ".join(item.ref for item in finding.evidence), width)
+        yield from _labelled("evidence", ", ".join(item.shown for item in finding.evidence), width)
 
 
 def _labelled(label: str, text: str, width: int) -> Iterator[Line]:

@@ -63,7 +63,7 @@ def _excluded(package: LockedPackage, case: Case, found: Solution) -> Iterator[s
 def reason(nogood: Nogood) -> str:
     """What is wrong, the rule's id, the settings and facts, and its evidence, in one line."""
     told = f" where {' and '.join(nogood.because)}" if nogood.because else ""
-    evidence = ", ".join(item.ref for item in nogood.evidence[:SHOWN_EVIDENCE])
+    evidence = ", ".join(item.shown for item in nogood.evidence[:SHOWN_EVIDENCE])
     return f"{nogood.title}{told} [{nogood.id}{f'; {evidence}' if evidence else ''}]"
 
 
