@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from envcheck.checks.context import Context, Outcome
     from envcheck.checks.torch_build import TorchBuild
+    from envcheck.findings import Evidence
 
 #: Packages that compile CUDA code on the user's machine.
 COMPILING = frozenset({"deepspeed", "flash-attn", "apex", "xformers", "causal-conv1d", "mamba-ssm", "transformer-engine-torch"})
@@ -26,16 +27,15 @@ COMPILING = frozenset({"deepspeed", "flash-attn", "apex", "xformers", "causal-co
 #: Optimizer types of a DeepSpeed config for which DeepSpeed compiles no operator.
 PLAIN_OPTIMIZERS = frozenset({"sgd", "adagrad"})
 
-#: What to add to a finding about compiling, by what the settings say of it.
-OPERATOR_REASONS: dict[bool | None, tuple[str, ...]] = {
-    True: (),
-    False: ("the settings given compile no operator",),
-    None: ("only if your settings make it compile one (its own Adam, or optimizer offload), which is not known",),
-}
+#: What a finding about compiling hangs on where the settings do not say.
+OPERATOR_UNKNOWN = "only if your settings make it compile one (its own Adam, or optimizer offload), which is not known"
 
 
 def check_deepspeed_nvcc(context: Context) -> Iterator[Outcome]:
-    """Find nvcc and torch that differ in the CUDA version more than DeepSpeed's operator builder allows."""
+    """Find nvcc and torch that differ in the CUDA version more than DeepSpeed's operator builder allows.
+
+    An error where the settings make it compile one, an info where they do not say, nothing where they compile none.
+    """
     deepspeed = context.environment.packages.get("deepspeed")
     build = torch_build(context)
     if deepspeed is None or build is None or not build.cuda or plain(deepspeed.version) is None:
@@ -49,7 +49,9 @@ def check_deepspeed_nvcc(context: Context) -> Iterator[Outcome]:
     row = row_for(rows(context, "deepspeed_cuda_minor"), deepspeed.version, "deepspeed")
     if row is None or allowed(row, nvcc, build.cuda) or _turned_off(context, deepspeed.version):
         return
-    yield _refused(context, build, row, deepspeed.version, nvcc)
+    compiles = compiles_operator(context)
+    if compiles is not False:
+        yield _refused(build, row, deepspeed.version, nvcc, evidence(context, "deepspeed_cuda_minor"), sure=compiles is True)
 
 
 def allowed(row: dict[str, Any], nvcc: str, cuda: str) -> bool:
@@ -76,26 +78,27 @@ def compiles_operator(context: Context) -> bool | None:
     return False if kind is UNSET else None
 
 
-def _refused(context: Context, build: TorchBuild, row: dict[str, Any], deepspeed: str, nvcc: str) -> Finding:
+def _refused(
+    build: TorchBuild, row: dict[str, Any], deepspeed: str, nvcc: str, sources: tuple[Evidence, ...], *, sure: bool,
+) -> Finding:  # fmt: skip
     major = nvcc.partition(".")[0] != str(build.cuda_major)
-    compiles = compiles_operator(context)
     listed = ", ".join(row["minors"]) or "none"
     rule = "another CUDA major is never accepted" if major else f"minors that may differ in this release: {listed}"
     skip = () if major else (Fix("do", "set `DS_SKIP_CUDA_CHECK=1`; minors of one CUDA major are compatible"),)
     newer = () if major or nvcc.startswith("13") else (Fix("package", "deepspeed>=0.17.2"),)
     return Finding(
         id="deepspeed-nvcc-differs-from-torch",
-        severity=capped(Severity.ERROR, build.exact, build.told, compiles is True),
+        severity=capped(Severity.ERROR, build.exact, build.told) if sure else Severity.INFO,
         title=f"DeepSpeed {deepspeed} refuses nvcc {nvcc} beside a torch for CUDA {build.cuda}",
         subjects=("deepspeed", "cuda_toolkit", "torch"),
         observed={"deepspeed": deepspeed, "cuda_toolkit": nvcc, "torch": build.text, "torch_cuda": build.cuda or ""},
         because=(
             build.why, f"DeepSpeed compiles its operators with the nvcc found, and {rule}",
-            *OPERATOR_REASONS[compiles],
+            *(() if sure else (OPERATOR_UNKNOWN,)),
         ),
-        certain=build.exact and build.told and compiles is True,
+        certain=build.exact and build.told and sure,
         fixes=(Fix("fact", f"cuda_toolkit=={build.cuda}"), *newer, *skip),
-        evidence=evidence(context, "deepspeed_cuda_minor"),
+        evidence=sources,
         symptom="`does not match the version torch was compiled with` when an operator (FusedAdam, CPUAdam) is built.",
     )  # fmt: skip
 
