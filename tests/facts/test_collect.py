@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from envcheck.cli.main import main
 from envcheck.errors import CouldNotLookError, ExitCode
 from envcheck.facts.collect import Waiting, collect, metadata_facts
 from envcheck.facts.distributions import Installed
@@ -134,6 +136,27 @@ def test_a_sitecustomize_that_prints_does_not_matter(venv: Path) -> None:
     (site(venv) / "sitecustomize.py").write_text(text, encoding="utf-8")
     add(site(venv), "foo")
     assert set(collect(str(venv)).packages) == {"foo"}
+
+
+def test_a_torch_that_cannot_be_imported_is_read_all_the_same(venv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packages = site(venv)
+    add(packages, "torch", "2.3.0")
+    add(packages, "deepspeed", "0.9.5")
+    (packages / "torch").mkdir()
+    (packages / "torch/__init__.py").write_text("import os\nprint('imported')\nos.abort()\n", encoding="utf-8")
+    (packages / "torch/version.py").write_text("__version__ = '2.3.0+cu121'\ncuda = '12.1'\nhip = None\n", encoding="utf-8")
+    (packages / "sitecustomize.py").write_text("print('noise')\n", encoding="utf-8")
+    environment = collect(str(venv))
+    assert "pip" not in environment.packages
+    assert environment.packages["torch"].version == "2.3.0"
+    assert environment.text("torch_cuda") == "12.1"
+    assert main(["check", "--python", str(venv), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stack"]["torch"] == "2.3.0 (CUDA 12.1)"
+
+
+def test_what_runs_in_another_interpreter_is_python_38() -> None:
+    path = Path(__file__).parents[2] / "envcheck/facts/query.py"
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
 def test_an_answer_counts_even_when_the_interpreter_then_crashes(venv: Path) -> None:
