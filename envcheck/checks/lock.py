@@ -179,12 +179,11 @@ def _other_file(package: LockedPackage, environment: Environment, reason: str, w
     )
 
 
-def compare_with_pip(environment: Environment, seen: Mapping[str, str] | str) -> Iterator[Outcome]:
-    """Where pip's own listing differs from what was read here; a text is the reason why pip was not asked."""
+def compare_with_pip(ours: Mapping[str, str], seen: Mapping[str, str] | str) -> Iterator[Outcome]:
+    """Where pip's own listing differs from what was read here (name -> version); a text is the reason why pip was not asked."""
     if isinstance(seen, str):
         yield Skip("pip's own view", f"pip was not asked: {seen}")
         return
-    ours = {name: item.version for name, item in environment.packages.items()}
     for name in sorted(ours.keys() | seen.keys()):
         here, there = ours.get(name, "not there"), seen.get(name, "not there")
         if not _same(here, there):

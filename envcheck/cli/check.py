@@ -19,7 +19,7 @@ from envcheck.matrix.settings import Settings, combine
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from envcheck.cli.training import Studied, Training
@@ -134,7 +134,7 @@ def lock_outcomes(args: argparse.Namespace, context: Context) -> tuple[list[Find
     Raises:
         InputError: The lock is not readable.
     """
-    from envcheck.checks.lock import check_lock, compare_with_pip  # noqa: PLC0415 - only with --lock
+    from envcheck.checks.lock import check_lock  # noqa: PLC0415 - only with --lock
     from envcheck.resolve.lockfile import read_lock  # noqa: PLC0415 - likewise
 
     lock = read_lock(args.lock)
@@ -144,11 +144,24 @@ def lock_outcomes(args: argparse.Namespace, context: Context) -> tuple[list[Find
     else:
         from envcheck.facts.interpreter import locate  # noqa: PLC0415 - as above
         from envcheck.facts.origins import read_origins  # noqa: PLC0415 - as above
-        from envcheck.facts.pip_view import pip_versions  # noqa: PLC0415 - as above
 
         python = locate(args.python) if args.python else sys.executable
-        seen = pip_versions(python) if "pip" in environment.packages else "this environment has no pip"
-        outcomes = [*check_lock(context, lock, read_origins(environment)), *compare_with_pip(environment, seen)]
+        installed = {name: item.version for name, item in environment.packages.items()}
+        outcomes = [*check_lock(context, lock, read_origins(environment)), *ask_pip(installed, python)]
+    return parted(outcomes)
+
+
+def ask_pip(installed: Mapping[str, str], python: str) -> list[Finding | Skip]:
+    """Where the listing of the environment's own pip differs from what was read (name -> version); a skip without a pip."""
+    from envcheck.checks.lock import compare_with_pip  # noqa: PLC0415 - costs a start of pip
+    from envcheck.facts.pip_view import pip_versions  # noqa: PLC0415 - likewise
+
+    return list(compare_with_pip(installed, pip_versions(python) if "pip" in installed else "this environment has no pip"))
+
+
+def parted(outcomes: Iterable[Finding | Skip]) -> tuple[list[Finding], list[Skip]]:
+    """Findings and skips apart."""
+    outcomes = list(outcomes)
     findings = [item for item in outcomes if isinstance(item, Finding)]
     return findings, [item for item in outcomes if isinstance(item, Skip)]
 

@@ -1,38 +1,39 @@
-"""The smallest change of an installed set that makes its check free of errors.
+"""The smallest change of an installed set that makes its check free of errors and its requirements fulfilled.
 
 Fewest packages first, then the smallest steps. What is wrong is a list of nogoods, each of which has to lose a package: only
 sets of packages that hit them all come into question, smallest sets first, every other installed package pinned, each package
-of the set once towards older and once towards newer releases (uv then gives the nearest). Where no set of a size will do,
-the others may move as far as they have to; what moved joins the candidates, so that a smaller choice among them is still found.
+of the set once towards older and once towards newer releases (uv then gives the nearest), a missing one installed. Where no set
+of a size will do, the others may move as far as they have to; what moved joins the candidates, so that a smaller choice among
+them is still found. A package goes only where a rule's own fix says so, or where no versions answer an error about it and
+nothing requires it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from envcheck.checks.context import Context
-from envcheck.checks.registry import run_all
-from envcheck.checks.rules import speaking
-from envcheck.facts.model import Distribution
-from envcheck.findings import Severity, Skip
+from envcheck.checks.requirements import parse
+from envcheck.matrix.rule import ABSENT
+from envcheck.resolve.cost import Found, cheapest, cost
 from envcheck.resolve.installed import Direction, Installed, Move
-from envcheck.resolve.nogoods import Nogood, Term
+from envcheck.resolve.judgement import convene
 from envcheck.resolve.search import Answer, GaveUpError, Search, Solution
+from envcheck.resolve.solve import KEPT
+from envcheck.resolve.wrong import CONFLICT, MISSING, charged, to_fix, unfulfilled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from envcheck.facts.model import Environment
-    from envcheck.findings import Finding
+    from envcheck.checks.context import Context
     from envcheck.resolve.installed import Target
-
-#: Findings that say that installed versions contradict each other.
-CONFLICTS = ("requirement-conflict",)
+    from envcheck.resolve.judgement import Court
+    from envcheck.resolve.nogoods import Nogood
+    from envcheck.resolve.wrong import Wrong
 
 #: Questions to uv in all, and in one search; a question takes some tenths of a second.
 QUESTIONS, SEARCH_QUESTIONS = 150, 40
@@ -60,17 +61,28 @@ class Plan:
         passed_over: What forbade nearer versions of the changed packages.
         questions: How often uv was asked.
         smallest: False where the search ended early, so that a smaller change may exist.
+        left: What it does not answer, and why, one sentence each.
+        told: The packages that go because a rule's own fix says so.
+        answered: The titles of the findings that it answers.
     """
 
     changes: tuple[Change, ...]
     passed_over: tuple[Nogood, ...] = ()
     questions: int = 0
     smallest: bool = True
+    left: tuple[str, ...] = ()
+    told: frozenset[str] = frozenset()
+    answered: frozenset[str] = frozenset()
 
     @property
     def versions(self) -> dict[str, str]:
         """What is to be installed: name -> version."""
         return {change.name: change.after for change in self.changes if change.after}
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """What is to be uninstalled."""
+        return tuple(change.name for change in self.changes if not change.after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,54 +93,68 @@ class NoPlan:
     questions: int = 0
 
 
-def to_fix(context: Context, silenced: Callable[[Finding], bool]) -> list[Finding]:
-    """The errors and requirement conflicts of an environment that no waiver silences."""
-    findings, _ = run_all(context)
-    return [item for item in findings if (item.severity is Severity.ERROR or item.id in CONFLICTS) and not silenced(item)]
+def plan_for(
+    context: Context, target: Target, waived: frozenset[str], say: Callable[[str], None] = lambda _: None,
+    resolver: Callable[..., Installed] = Installed,
+) -> Plan | NoPlan:  # fmt: skip
+    """The smallest change that answers what is wrong: every error, and the requirements as far as they can be fulfilled.
+
+    Args:
+        context: The environment, the matrix, the settings.
+        target: The environment as uv sees it.
+        waived: Ids of findings that do not count.
+        say: Told in a few words what is being tried.
+        resolver: What is asked.
+
+    Raises:
+        ToolError: uv failed.
+    """
+    environment = context.environment
+    elsewhere = frozenset(environment.packages.keys() - target.versions.keys())
+    court = convene(context.matrix, environment, context.settings, waived, elsewhere=elsewhere)
+    wrong = list(charged(court, to_fix(context, waived)))
+    able = [item for item in wrong if not immovable(item, target)]
+    left = [immovable(item, target) for item in wrong if item not in able]
+    if not able:
+        return NoPlan(tuple(left))
+    waived |= {item.finding.id for item in wrong if item not in able}
+    court = convene(context.matrix, environment, context.settings, waived, elsewhere=elsewhere)
+    known = [item.finding for item in wrong]
+
+    def planner(answered: Sequence[Wrong]) -> Planner:
+        asked = [item.finding for item in answered]
+        eased = unfulfilled((item for item in known if item not in asked), CONFLICT)
+        seen = replace(target, unseen=target.unseen - unfulfilled(asked, MISSING), eased=eased)
+        return Planner(court, seen, [item.nogood for item in answered if item.nogood], say, resolver)
+
+    firm = [item for item in able if item.firm]
+    answered = [item for item in able if item.firm or len(able) == 1 or planner([item]).conceivable()]
+    found = planner(answered).plan() if answered else NoPlan(())
+    if isinstance(found, NoPlan) and 0 < len(firm) < len(answered):
+        answered = firm
+        found = planner(firm).plan()
+    if isinstance(found, Plan):
+        left += [f"`{item.finding.id}`: {item.finding.title}" for item in able if item not in answered]
+        return replace(found, left=tuple(left))
+    others = [f"`{item.finding.id}`: {item.finding.title}, and uv finds no set" for item in able if item not in answered]
+    return replace(found, reasons=(*found.reasons, *left, *others))
 
 
-def conflicting(findings: Iterable[Finding]) -> frozenset[str]:
-    """The packages that requirement conflicts want in another version."""
-    return frozenset(item.subjects[1] for item in findings if item.id in CONFLICTS)
+def immovable(item: Wrong, target: Target) -> str:
+    """Why no change of versions answers a finding; an empty string where one may."""
+    terms = item.nogood.terms if item.nogood else ()
+    if any(movable(term.name, target) or (term.spec == ABSENT and term.name not in target.versions) for term in terms):
+        return ""
+    fixed = [term.name for term in terms if term.name in target.fixed]
+    if fixed:
+        names = ", ".join(f"`{name}`" for name in fixed)
+        return f"`{item.finding.id}`: {names} was built or linked here, not installed from an index"
+    return f"`{item.finding.id}`: it is about no installed package that another version could replace"
 
 
-def nogoods_of(context: Context, findings: Iterable[Finding]) -> list[Nogood]:
-    """What each finding forbids: the version ranges of its rule, else the versions of the packages it is about."""
-    findings = list(findings)
-    wanted = {finding.id for finding in findings}
-    packages = context.environment.packages
-    ruled: dict[str, dict[str, Term]] = {}
-    for outcome in speaking(context):
-        if not isinstance(outcome, Skip) and outcome.rule.id in wanted:
-            terms = {name: Term(name, spec) for name, spec in outcome.rule.packages.items()}
-            ruled[outcome.rule.id] = terms
-    nogoods = []
-    for finding in findings:
-        own = {name: exact(name, packages[name].version) for name in finding.subjects if name in packages}
-        terms = {**own, **ruled.get(finding.id, {})}
-        nogoods.append(Nogood(
-            finding.id, finding.title, tuple(terms.values()), because=finding.because, fixes=finding.fixes,
-            evidence=finding.evidence,
-        ))  # fmt: skip
-    return nogoods
-
-
-def exact(name: str, version: str) -> Term:
-    """The term that holds for this version alone."""
-    return Term(name, f"=={version}")
-
-
-def changed(environment: Environment, versions: Mapping[str, str]) -> Environment:
-    """The environment with other versions; what the old versions' metadata and files said is then not known."""
-    packages = {}
-    for name, version in versions.items():
-        old = environment.packages.get(name)
-        packages[name] = old if old and old.version == version else Distribution(name, version)
-    elsewhere = {name: item for name, item in environment.packages.items() if name not in packages}
-    moved = {name for name in packages if packages[name] is not environment.packages.get(name)}
-    stale = tuple(f"{name.replace('-', '_')}_" for name in moved)
-    facts = {name: fact for name, fact in environment.facts.items() if not (stale and name.startswith(stale))}
-    return environment._replace(packages={**elsewhere, **packages}, facts=facts)
+def movable(name: str, target: Target) -> bool:
+    """Whether an installed package may change."""
+    return name in target.versions and name not in target.fixed
 
 
 @dataclass(slots=True)
@@ -136,18 +162,16 @@ class Planner:
     """One search for a change.
 
     Attributes:
-        context: The environment, the matrix, the settings.
+        court: What answers are judged by.
         target: The environment as uv sees it.
-        wrong: What is to be fixed.
-        silenced: Whether a waiver silences a finding.
+        nogoods: What is to be answered.
         say: Told in a few words what is being tried.
         resolver: What is asked.
     """
 
-    context: Context
+    court: Court
     target: Target
-    wrong: Sequence[Finding]
-    silenced: Callable[[Finding], bool]
+    nogoods: Sequence[Nogood]
     say: Callable[[str], None] = lambda _: None
     resolver: Callable[..., Installed] = Installed
     _questions: int = 0
@@ -155,6 +179,7 @@ class Planner:
     _reasons: dict[str, None] = field(default_factory=dict)
     _met: dict[Nogood, None] = field(default_factory=dict)
     _moved: set[str] = field(default_factory=set)
+    _removable: frozenset[str] = frozenset()
 
     def plan(self) -> Plan | NoPlan:
         """The smallest change, or why there is none.
@@ -162,84 +187,108 @@ class Planner:
         Raises:
             ToolError: uv failed.
         """
-        nogoods = nogoods_of(self.context, self.wrong)
-        for nogood in nogoods:
-            if not any(self._movable(term.name) for term in nogood.terms):
-                self._reasons[self._immovable(nogood)] = None
-        if self._reasons:
-            return NoPlan(tuple(self._reasons), self._questions)
-        found = self._smallest(nogoods)
+        told = frozenset(name for name in self.target.versions if self._told_to_go(name))
+        self._removable = told
+        found = self._smallest()
+        if found is None and not self._gave_up:
+            self._removable = told | {name for name in self._in_errors() if self._dispensable(name)}
+            found = self._smallest() if self._removable > told else None
         if found is None:
             return NoPlan(tuple(self._reasons) or ("no set of versions was found",), self._questions)
-        before = self.target.versions
-        after = found.versions
+        before, after = self.target.versions, found.versions
         changes = tuple(
-            Change(name, before.get(name, ""), after.get(name, ""), tuple(
-                nogood.id for nogood in nogoods if any(term.name == name for term in nogood.terms)
-            ))
+            Change(name, before.get(name, ""), after.get(name, ""), tuple(dict.fromkeys(
+                nogood.id for nogood in self.nogoods if any(term.name == name for term in nogood.terms)
+            )))
             for name in found.cost.names
         )  # fmt: skip
-        known = {nogood.id for nogood in nogoods}
+        known = {nogood.id for nogood in self.nogoods}
         over = {(item.id, item.text): item for item in self._met if item.id not in known and _concerns(item, found.cost.names)}
-        return Plan(changes, tuple(over.values()), self._questions, smallest=not self._gave_up)
+        return Plan(
+            changes, tuple(over.values()), self._questions, smallest=not self._gave_up, told=told,
+            answered=frozenset(nogood.title for nogood in self.nogoods),
+        )  # fmt: skip
 
-    def _movable(self, name: str) -> bool:
-        return name in self.target.versions and name not in self.target.fixed
+    def conceivable(self) -> bool:
+        """Whether uv finds any set at all, every package free to move."""
+        self.say(f"asking whether {', '.join(nogood.title for nogood in self.nogoods)} can be answered")
+        return isinstance(self.resolver(self.target, (), loose=True).ask(frozenset()), Answer)
 
-    def _immovable(self, nogood: Nogood) -> str:
-        fixed = [term.name for term in nogood.terms if term.name in self.target.fixed]
-        if fixed:
-            names = ", ".join(f"`{name}`" for name in fixed)
-            return f"`{nogood.id}`: {names} was built or linked here, not installed from an index"
-        return f"`{nogood.id}`: it is about no installed package that another version could replace"
+    def _told_to_go(self, name: str) -> bool:
+        """Whether the own fix of a rule that is to be answered says that a package goes."""
+        fixes = [fix for nogood in self.nogoods for fix in nogood.fixes if fix.kind == "package"]
+        return movable(name, self.target) and any(fix.change == f"{name} {ABSENT}" for fix in fixes)
 
-    def _smallest(self, nogoods: list[Nogood]) -> Found | None:
+    def _in_errors(self) -> set[str]:
+        """The packages that errors are about: for a requirement that nothing fulfils no package goes."""
+        errors = (nogood for nogood in (*self.nogoods, *self._met) if nogood.id not in (CONFLICT, MISSING))
+        return {term.name for nogood in errors for term in nogood.terms}
+
+    def _dispensable(self, name: str) -> bool:
+        """Whether a package may go as far as can be told here: uv then refuses where another one that it sees requires it."""
+        packages = self.court.before.packages
+        needs = {need.name for other in self.court.elsewhere for need in map(parse, packages[other].requires) if need}
+        return movable(name, self.target) and name not in KEPT and name not in needs
+
+    def _smallest(self) -> Found | None:
         """Set by set, smallest first; once an answer is known only sets that could be smaller, or as small with less steps."""
         best: Found | None = None
         size = 1
-        while size <= min(len(self._pool(nogoods)), LARGEST) and (best is None or size <= best.cost.packages):
+        while size <= min(len(self._pool()), LARGEST) and (best is None or size <= best.cost.packages):
             tried: set[tuple[str, ...]] = set()
-            while fresh := {names for names in combinations(self._pool(nogoods), size) if hits(names, nogoods)} - tried:
+            while fresh := {names for names in combinations(self._pool(), size) if hits(names, self.nogoods)} - tried:
                 tried |= fresh
-                best = cheapest([best, *(self._attempt(moves) for names in sorted(fresh) for moves in both_ways(names))])
+                best = cheapest([best, *(self._attempt(moves) for names in sorted(fresh) for moves in self._ways(names))])
                 if best and best.cost.packages == size:
                     return best
             if best is None:
-                loose = [self._attempt(moves, loose=True) for names in sorted(tried) for moves in both_ways(names)]
-                best = cheapest(loose)
+                best = cheapest([self._attempt(moves, loose=True) for names in sorted(tried) for moves in self._ways(names)])
             size += 1
         return best
 
-    def _pool(self, nogoods: list[Nogood]) -> list[str]:
+    def _pool(self) -> list[str]:
         """The packages whose change may help: those of the nogoods, of what was met on the way, and what moved with them."""
-        met = {term.name for nogood in (*nogoods, *self._met) for term in nogood.terms}
-        return sorted(name for name in met | self._moved if self._movable(name))
+        terms = [term for nogood in (*self.nogoods, *self._met) for term in nogood.terms]
+        absent = {term.name for term in terms if term.spec == ABSENT and term.name not in self.target.versions}
+        met = {term.name for term in terms} | self._moved
+        return sorted(absent | {name for name in met if movable(name, self.target)})
+
+    def _ways(self, names: tuple[str, ...]) -> Iterable[tuple[Move, ...]]:
+        """Every choice of a direction for each package; newer first, going last; a missing one is added."""
+        ways = [
+            (Direction.NEWER, Direction.OLDER, *([Direction.GONE] if name in self._removable else []))
+            if name in self.target.versions else (Direction.ADDED,)
+            for name in names
+        ]  # fmt: skip
+        for directions in product(*ways):
+            yield tuple(Move(name, direction) for name, direction in zip(names, directions, strict=True))
 
     def _attempt(self, moves: tuple[Move, ...], *, loose: bool = False) -> Found | None:
         """The nearest allowed set for these moves, with its cost."""
-        self.say(f"trying {', '.join(f'{move.name} {_word(move)}' for move in moves)}")
-        answer = self._search(self.resolver(self.target, moves, loose))
-        if answer is None:
+        self.say(f"trying {', '.join(f'{move.name} {move.direction.word}' for move in moves)}")
+        found = self._search(self.resolver(self.target, moves, loose))
+        if found is None:
             return None
-        if loose or len(moves) > 1:
-            answer = self._nearest(answer)
-        self._moved |= {name for name, version in self.target.versions.items() if answer.get(name) != version}
-        return Found(cost(self.target.versions, answer), answer)
+        if loose or len(moves) > 1 or found.versions.keys() - self.target.versions.keys():
+            found = self._nearest(found)
+        self._moved |= {name for name in found.cost.names if name in found.versions}
+        return found
 
-    def _search(self, backend: Installed) -> dict[str, str] | None:
-        left = min(SEARCH_QUESTIONS, QUESTIONS - self._questions)
+    def _search(self, backend: Installed) -> Found | None:
+        left = max(min(SEARCH_QUESTIONS, QUESTIONS - self._questions), 0)
         wanted = {name: SpecifierSet(spec) for name, spec in backend.specifiers().items()}
-        search = Search(backend, self._judge, wanted, list(self._met), limit=max(left, 0))
+        search = Search(backend, self._judge, wanted, list(self._met), limit=left)
         try:
             found = search.run()
         except GaveUpError as error:
             self._reasons[str(error)] = None
-            self._questions += max(left, 0)
+            self._questions += left
             self._gave_up = True
             return None
         self._questions += found.questions
         if isinstance(found, Solution):
-            return dict(found.answer.versions)
+            versions = dict(found.answer.versions)
+            return Found(cost(self.target.versions, versions, len(found.unavoided)), versions)
         for end in found.dead_ends:
             if end.reason:
                 self._reasons[f"uv: {end.reason}"] = None
@@ -248,28 +297,27 @@ class Planner:
         return None
 
     def _judge(self, answer: Answer) -> list[Nogood]:
-        environment = changed(self.context.environment, answer.versions)
-        context = Context(environment, self.context.matrix, self.context.settings)
-        errors = [item for item in to_fix(context, self.silenced) if item.severity is Severity.ERROR]
-        violated = [nogood for nogood in nogoods_of(context, errors) if nogood.terms]
+        """What an answer violates; of what hangs on an unknown setting only what the set before does not hold already."""
+        found = [nogood for nogood in self.nogoods if nogood.violated(answer.versions)]
+        found += self.court.violated(answer.versions, {})
+        violated = [item for item in dict.fromkeys(found) if not (item.soft and item.violated(self.target.versions))]
         self._met.update(dict.fromkeys(violated))
         return violated
 
-    def _nearest(self, answer: dict[str, str]) -> dict[str, str]:
-        """Each changed package in turn as near to the installed version as the others allow."""
-        for name, before in self.target.versions.items():
-            after = answer.get(name)
-            if after is not None and after != before:
-                direction = Direction.OLDER if Version(after) < Version(before) else Direction.NEWER
-                pins = {other: version for other, version in answer.items() if other != name}
-                nearer = self._search(self.resolver(self.target, (Move(name, direction),), pins=pins))
-                if nearer is not None and cost(self.target.versions, nearer) < cost(self.target.versions, answer):
-                    answer = nearer
-        return answer
-
-
-def _word(move: Move) -> str:
-    return {Direction.OLDER: "older", Direction.NEWER: "newer", None: "other"}[move.direction]
+    def _nearest(self, found: Found) -> Found:
+        """Each changed package in turn as near to the installed version as the others allow; an added one the newest."""
+        before = self.target.versions
+        gone = tuple(Move(name, Direction.GONE) for name in before if name not in found.versions)
+        for name in found.cost.names:
+            after = found.versions.get(name)
+            if after is not None and after != before.get(name):
+                older = name in before and Version(after) < Version(before[name])
+                direction = Direction.ADDED if name not in before else (Direction.OLDER if older else Direction.NEWER)
+                pins = {other: version for other, version in found.versions.items() if other != name}
+                nearer = self._search(self.resolver(self.target, (Move(name, direction), *gone), pins=pins))
+                if nearer is not None and (nearer.cost < found.cost or (name not in before and nearer.cost <= found.cost)):
+                    found = nearer
+        return found
 
 
 def hits(names: tuple[str, ...], nogoods: Iterable[Nogood]) -> bool:
@@ -277,59 +325,5 @@ def hits(names: tuple[str, ...], nogoods: Iterable[Nogood]) -> bool:
     return all(any(term.name in names for term in nogood.terms) for nogood in nogoods)
 
 
-def both_ways(names: tuple[str, ...]) -> Iterable[tuple[Move, ...]]:
-    """Every choice of a direction for each package; newer first."""
-    for directions in product((Direction.NEWER, Direction.OLDER), repeat=len(names)):
-        yield tuple(Move(name, direction) for name, direction in zip(names, directions, strict=True))
-
-
 def _concerns(nogood: Nogood, names: tuple[str, ...]) -> bool:
     return any(term.name in names for term in nogood.terms)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Cost:
-    """How large a change is; compared field by field.
-
-    Attributes:
-        packages: Packages that change, are added, or go.
-        steps: Differences of the first three release numbers, summed over the packages.
-        older: Packages that become older.
-        names: The packages, so that the choice does not hang on chance.
-    """
-
-    packages: int
-    steps: tuple[int, int, int]
-    older: int
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An allowed set and what it costs to go there."""
-
-    cost: Cost
-    versions: dict[str, str]
-
-
-def cheapest(found: Iterable[Found | None]) -> Found | None:
-    """The set with the smallest cost; None where there is none."""
-    return min((item for item in found if item), key=lambda item: item.cost, default=None)
-
-
-def cost(before: Mapping[str, str], after: Mapping[str, str]) -> Cost:
-    """The cost of going from one set of versions to another."""
-    names = tuple(sorted(name for name in {*before, *after} if before.get(name) != after.get(name)))
-    pairs = [(Version(before[name]), Version(after[name])) for name in names if name in before and name in after]
-    distances = [distance(old, new) for old, new in pairs]
-    major, minor, micro = (sum(column) for column in zip(*distances, strict=True)) if distances else (0, 0, 0)
-    return Cost(len(names), (major, minor, micro), sum(new < old for old, new in pairs), names)
-
-
-def distance(old: Version, new: Version) -> tuple[int, int, int]:
-    """How far apart two versions are: major releases; within one, minor ones; within one, micro ones."""
-    if old.major != new.major or old.epoch != new.epoch:
-        return abs(old.major - new.major) + abs(old.epoch - new.epoch), 0, 0
-    if old.minor != new.minor:
-        return 0, abs(old.minor - new.minor), 0
-    return 0, 0, abs(old.micro - new.micro)

@@ -19,7 +19,7 @@ from envcheck.resolve.restore import distributions, home, points, save
 from envcheck.resolve.undo import tidy, undo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from envcheck.process import Completed
     from envcheck.resolve.restore import Point, Touched
@@ -55,9 +55,47 @@ class Installer:
         """The command that installs exactly the requirements on its standard input, hashes required."""
         return (*self.start, *(() if self.isolated else ("--no-build-isolation",)), *options, *EXACTLY)
 
-    def shown(self, requirements: str) -> str:
-        """The whole command for a shell, requirements and hashes included."""
-        return f"{shlex.join(self.command())} <<'END'\n{requirements.rstrip()}\nEND"
+    def again(self) -> tuple[str, ...]:
+        """The option under which versions that are there already are installed again."""
+        return ("--reinstall" if self.name == "uv" else "--force-reinstall",)
+
+    def removal(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The command that uninstalls these packages."""
+        place = self.start.index("install")
+        start = (*self.start[:place], "uninstall", *self.start[place + 1 :])
+        return (*start, *(("--yes",) if self.name == "pip" else ()), *names)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be done.
+
+    Attributes:
+        requirements: Pinned and hashed, one for each package that is to be installed; may be empty.
+        packages: What changes, with the versions before and after.
+    """
+
+    requirements: str
+    packages: tuple[Touched, ...]
+
+    @property
+    def removed(self) -> list[str]:
+        """What goes."""
+        return [item.name for item in self.packages if not item.after]
+
+    def commands(self, installer: Installer) -> list[tuple[tuple[str, ...], str]]:
+        """Each command with what it reads: first what goes, then what comes."""
+        again = installer.again() if any(item.before == item.after for item in self.packages) else ()
+        going = [(installer.removal(self.removed), "")] if self.removed else []
+        return [*going, *([(installer.command(*again), self.requirements)] if self.requirements else [])]
+
+    def shown(self, installer: Installer) -> str:
+        """The whole commands for a shell, requirements and hashes included."""
+        lines = [
+            shlex.join(command) + (f" <<'END'\n{text.rstrip()}\nEND" if text else "")
+            for command, text in self.commands(installer)
+        ]  # fmt: skip
+        return "\n".join(lines)
 
 
 def find_uv() -> str | None:
@@ -152,20 +190,14 @@ class Place:
 
 
 def apply(
-    place: Place,
-    installer: Installer,
-    requirements: str,
-    packages: tuple[Touched, ...],
-    verify: Callable[[Path], None],
-    say: Callable[[str], None],
-) -> Point:
-    """Install exactly these requirements, with a way back.
+    place: Place, installer: Installer, order: Order, verify: Callable[[Path], None], say: Callable[[str], None],
+) -> Point:  # fmt: skip
+    """Do exactly what is ordered, with a way back.
 
     Args:
         place: The environment.
         installer: Who installs.
-        requirements: Pinned and hashed, one for each package.
-        packages: What they change.
+        order: What is to be done.
         verify: Called with the folder of the staged versions before anything is changed; raises where they are not right.
         say: Told in a few words what is being done.
 
@@ -181,17 +213,19 @@ def apply(
             raise UsageError("the last change was interrupted", where=str(place.prefix), hints=("`envcheck fix --undo` first",))
         staged = home(place.prefix) / "staged"
         try:
-            say("fetching and building the new versions")
-            installer = stage(installer, staged, requirements, lock)
+            if order.requirements:
+                say("fetching and building the new versions")
+                installer = stage(installer, staged, order.requirements, lock)
             verify(staged)
-            point = save(place.prefix, place.site, staged, packages)
+            point = save(place.prefix, place.site, staged, order.packages)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        say("installing")
-        ended = run(installer.command(), timeout=DEADLINE, stdin=requirements, pass_fds=(lock,))
-        if ended.returncode != 0:
-            undo(point, {})
-            raise ToolError(f"{failure(installer, ended)}\nthe environment was put back as it was")
+        say("installing" if order.requirements else "uninstalling")
+        for command, text in order.commands(installer):
+            ended = run(command, timeout=DEADLINE, stdin=text, pass_fds=(lock,))
+            if ended.returncode != 0:
+                undo(point, {})
+                raise ToolError(f"{failure(installer, ended)}\nthe environment was put back as it was")
         point.finish()
         return point
 

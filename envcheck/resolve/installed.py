@@ -24,7 +24,7 @@ from envcheck.resolve.nogoods import INSTALLED, NEVER, Step
 from envcheck.resolve.search import Answer, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from envcheck.facts.model import Distribution, Environment
     from envcheck.process import Completed
@@ -45,18 +45,25 @@ UNREACHABLE = re.compile(
 
 
 class Direction(Enum):
-    """Which way a package may move: to older versions or to newer ones, the nearest first."""
+    """Which way a package may move: to older versions or to newer ones, the nearest first; in, or out."""
 
     OLDER = "<"
     NEWER = ">"
+    ADDED = "added"
+    GONE = "removed"
+
+    @property
+    def word(self) -> str:
+        """For progress."""
+        return {Direction.OLDER: "older", Direction.NEWER: "newer"}.get(self, self.value)
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A package that may change, and which way; None for either."""
+    """A package that may change, and which way."""
 
     name: str
-    direction: Direction | None = None
+    direction: Direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +161,20 @@ class Installed:
     pins: Mapping[str, str] = field(default_factory=dict)
 
     def specifiers(self) -> dict[str, str]:
-        """For every installed package what it may be: pinned, older, newer, or anything."""
+        """For every package that is to be there what it may be: pinned, older, newer, or anything."""
         free = {move.name: move.direction for move in self.moves}
-        found = {}
+        found = {name: "" for name, direction in free.items() if direction is Direction.ADDED}
         for name, version in self.target.versions.items():
-            if name in free:
-                direction = free[name]
-                found[name] = f"{direction.value}{Version(version).public}" if direction else ""
-            else:
+            if name not in free:
                 found[name] = "" if self.loose and name not in self.target.fixed else f"=={self.pins.get(name, version)}"
+            elif free[name] is not Direction.GONE:
+                found[name] = f"{free[name].value}{Version(version).public}"
         found.update({name: f"=={version}" for name, version in self.pins.items() if name not in found})
         return found
+
+    def gone(self) -> frozenset[str]:
+        """The packages that are to go."""
+        return frozenset(move.name for move in self.moves if move.direction is Direction.GONE)
 
     def ask(self, steps: frozenset[Step]) -> Answer | Refusal:
         """The installed set after the smallest change that uv finds, or why there is none.
@@ -175,23 +185,27 @@ class Installed:
         specifiers = self.specifiers()
         never = sorted(step.name for step in steps if step.clause == NEVER and step.name in specifiers)
         if never:
-            return Refusal(f"`{never[0]}` is installed, and nothing is uninstalled")
-        wanted = [f"{name}{spec}" for name, spec in specifiers.items()]
-        wanted += [step.name for step in steps if step.clause == INSTALLED and step.name not in specifiers]
-        ended = self._run(wanted, sorted(f"{step.name}{step.clause}" for step in steps if step.clause))
+            return Refusal(f"`{never[0]}` is not uninstalled here")
+        added = sorted(step.name for step in steps if step.clause == INSTALLED and step.name not in specifiers)
+        wanted = [*(f"{name}{spec}" for name, spec in specifiers.items()), *added]
+        bounds = sorted(
+            {f"{step.name}{step.clause}" for step in steps if step.clause} | {f"{name}{NEVER}" for name in self.gone()}
+        )
+        named = specifiers.keys() | set(added)
+        ended = self._run(wanted, bounds, self.target.unseen - named)
         if ended.returncode == 0:
-            return Answer(self._changed(ended.stderr))
+            return Answer(self._changed(ended.stderr, named))
         reason = _reason(ended.stderr)
         if ended.returncode != 1 or UNREACHABLE.search(ended.stderr):
             raise ToolError(f"uv could not resolve ({ended.outcome}): {reason}", hints=("is the package index reachable?",))
         return Refusal(reason)
 
-    def _run(self, wanted: Iterable[str], constraints: Iterable[str]) -> Completed:
+    def _run(self, wanted: Iterable[str], constraints: Iterable[str], unseen: Iterable[str]) -> Completed:
         newer = any(move.direction is Direction.NEWER for move in self.moves)
         with tempfile.TemporaryDirectory(prefix="envcheck-") as folder:
             lines = {
                 "requirements": wanted, "constraints": constraints,
-                "overrides": [*map(nowhere, sorted(self.target.unseen)), *self._left()],
+                "overrides": [*map(nowhere, sorted(unseen)), *self._left()],
             }  # fmt: skip
             for name, text in lines.items():
                 Path(folder, name).write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
@@ -209,13 +223,13 @@ class Installed:
         staying = sorted((self.target.eased & self.target.versions.keys()) - moving)
         return [f"{name}=={self.target.versions[name]}" for name in staying]
 
-    def _changed(self, said: str) -> dict[str, str]:
-        versions = dict(self.target.versions)
+    def _changed(self, said: str, named: Container[str]) -> dict[str, str]:
+        versions = {name: version for name, version in self.target.versions.items() if name not in self.gone()}
         for sign, name, version in CHANGE.findall(said):
             key = re.sub(r"[-_.]+", "-", name).lower()
             if sign == "-":
                 versions.pop(key, None)
-            elif key in self.target.versions or self.target.complete or key in self.pins:
+            elif self.target.complete or key in self.target.versions or key in named:
                 versions[key] = version
         return versions
 

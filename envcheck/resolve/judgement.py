@@ -6,19 +6,19 @@ about an answer is widened here: as long as the check says the same of a neighbo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
-
-from packaging.version import Version
 
 from envcheck.checks.context import Context
 from envcheck.checks.registry import CHECKS
 from envcheck.checks.torch_build import release, row_for, torch_build
 from envcheck.facts.model import Absent, Distribution, Environment, Known
 from envcheck.findings import Finding, Severity
+from envcheck.matrix.rule import ABSENT, ANY
 from envcheck.matrix.versions import plain
-from envcheck.resolve.fold import nogood_of
+from envcheck.resolve.fold import fold_rules, nogood_of
 from envcheck.resolve.nogoods import Nogood, Term
+from envcheck.resolve.request import machine_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,25 +43,38 @@ BY_MACHINE = ("driver", "gpu-torch", "torch-python")
 #: Facts that follow from the torch that is installed.
 OF_TORCH = ("torch_cuda", "torch_source", "torch_cxx11_abi")
 
+#: The `torch_source` of wheels from the usual index.
+PYPI = "pypi"
+
+#: `torch_source` -> where its files are.
+SOURCES = {PYPI: "https://files.pythonhosted.org/", "pytorch-index": "https://download.pytorch.org/"}
+
+#: The checks that look at which packages are there, and not at their versions.
+BY_NAME = ("nvidia-collisions",)
+
 
 @dataclass(frozen=True, slots=True)
 class Court:
-    """What answers are judged by.
+    """What answers are judged by: the one folding of the matrix, for a lock and for a change of an installed set.
 
     Attributes:
         matrix: Rules and tables.
-        machine: The machine's facts, without packages.
+        before: The machine's facts, without packages for a lock; the whole environment for a change.
         settings: What is known of the training settings.
         waived: Ids that do not count.
         nogoods: The folded rules, and what the tables say of torch.
+        elsewhere: Installed packages that answers do not name and that stay.
+        others: Further settings that the same set has to serve.
         learned: What the checks found in answers so far.
     """
 
     matrix: Matrix
-    machine: Environment
+    before: Environment
     settings: Settings
     waived: frozenset[str] = frozenset()
     nogoods: tuple[Nogood, ...] = ()
+    elsewhere: frozenset[str] = frozenset()
+    others: tuple[Settings, ...] = ()
     learned: list[Nogood] = field(default_factory=list)
 
     def violated(self, versions: Mapping[str, str], sources: Mapping[str, str]) -> list[Nogood]:
@@ -74,23 +87,27 @@ class Court:
         known = [nogood for nogood in (*self.nogoods, *self.learned) if nogood.violated(versions)]
         if any(not nogood.soft for nogood in known):
             return known
-        found = list(self._by_checks(self.environment(versions, sources)))
+        charges = self.charges(self.environment(versions, sources))
+        found = list(dict.fromkeys(self._left_of(nogood) or nogood for _, nogood in charges if nogood is not None))
         self.learned.extend(found)
         return known + found
 
     def environment(self, versions: Mapping[str, str], sources: Mapping[str, str]) -> Environment:
-        """The environment that installing the set would give."""
-        packages = {
-            name: Distribution(name, version, direct_url=sources.get(name, "") if _names_a_build(name, sources) else "")
-            for name, version in versions.items()
-        }
-        bare = self.machine._replace(packages=packages, complete=True)
-        return self._with_torch(bare, torch_source(sources.get("torch", "")))
+        """The environment that installing the set would give; what an old version's metadata and files said is then not known."""
+        before = self.before.packages
+        packages = {name: item for name, item in before.items() if name in self.elsewhere}
+        packages |= {name: _distribution(name, version, before.get(name), sources) for name, version in versions.items()}
+        moved = {name for name in before.keys() | packages.keys() if packages.get(name) is not before.get(name)}
+        stale = tuple(f"{name.replace('-', '_')}_" for name in moved)
+        facts = {name: fact for name, fact in self.before.facts.items() if not (stale and name.startswith(stale))}
+        complete = self.before.complete or not before
+        environment = self.before._replace(packages=packages, facts=facts, complete=complete)
+        return self._with_torch(environment, sources.get("torch", "")) if "torch" in moved else environment
 
-    def _with_torch(self, environment: Environment, source: str) -> Environment:
-        """The facts that follow from the torch that would be installed."""
+    def _with_torch(self, environment: Environment, url: str) -> Environment:
+        """The facts that follow from the torch that would be installed; it comes from where the one before came from."""
         facts = {name: fact for name, fact in environment.facts.items() if name not in OF_TORCH}
-        if source:
+        if source := torch_source(url) or (PYPI if not url and self.before.text("torch_source") == PYPI else ""):
             facts["torch_source"] = Known(source, "the file's place")
         environment = environment._replace(facts=facts)
         build = torch_build(Context(environment, self.matrix))
@@ -98,33 +115,42 @@ class Court:
             facts["torch_cuda"] = Known(build.cuda, "the chosen build") if build.cuda else Absent(("the chosen build",))
         return environment
 
-    def _by_checks(self, environment: Environment) -> Iterator[Nogood]:
-        context = Context(environment, self.matrix, self.settings)
-        for name, check in CHECKS.items():
-            for finding in self._errors(check, context):
-                nogood = self._of_rule(finding, environment) if name == "rules" else widened(check, finding, context)
-                if nogood is not None:
-                    yield nogood
+    def charges(self, environment: Environment) -> Iterator[tuple[Finding, Nogood | None]]:
+        """Every error that the checks report, with what must not be combined; None where no choice of versions mends it."""
+        for settings in (self.settings, *self.others):
+            context = Context(environment, self.matrix, settings)
+            for name, check in CHECKS.items():
+                for finding in self._errors(check, context):
+                    yield finding, self._of_rule(finding, context) if name == "rules" else widened(name, finding, context)
 
     def _errors(self, check: Check, context: Context) -> Iterator[Finding]:
         for outcome in check(context):
             if isinstance(outcome, Finding) and outcome.severity is Severity.ERROR and outcome.id not in self.waived:
                 yield outcome
 
-    def _of_rule(self, finding: Finding, environment: Environment) -> Nogood | None:
+    def _of_rule(self, finding: Finding, context: Context) -> Nogood | None:
         """A rule whose facts follow from the chosen packages: those packages, as they are, complete its terms."""
         rule = next(rule for rule in self.matrix.rules() if rule.id == finding.id)
-        more = [Term(name, f"=={_public(environment.packages[name].version)}") for name in _implied(rule, environment)]
-        return nogood_of(rule, self.settings, more=tuple(more)) if rule.packages or more else None
+        packages = context.environment.packages
+        more = tuple(Term(name, _between([packages[name].version])) for name in _implied(rule, context.environment))
+        return nogood_of(rule, context.settings, more=more) if rule.packages or more else None
+
+    def _left_of(self, nogood: Nogood) -> Nogood | None:
+        """The terms that answers decide; None where packages elsewhere make it false, or decide it alone."""
+        packages = self.before.packages
+        if any(term.name in self.elsewhere and not term.holds(packages[term.name].version) for term in nogood.terms):
+            return None
+        terms = tuple(term for term in nogood.terms if term.name not in self.elsewhere)
+        return replace(nogood, terms=terms) if terms else None
 
     def of_torch(self, build: str = "") -> Iterator[Nogood]:
         """What driver, GPUs and Python say of the listed torch releases (`build`: of the builds with this tag)."""
         local = f"+{build}" if build else ""
-        source = "pytorch-index" if build else "pypi"
+        source = SOURCES["pytorch-index" if build else PYPI]
         bad: dict[str, tuple[Finding, list[str]]] = {}
         for version in listed(self.matrix, "torch"):
             packages = {"torch": Distribution("torch", version + local)}
-            environment = self._with_torch(self.machine._replace(packages=packages, complete=False), source)
+            environment = self._with_torch(self.before._replace(packages=packages, complete=False), source)
             context = Context(environment, self.matrix, self.settings)
             for name in BY_MACHINE:
                 for finding in self._errors(CHECKS[name], context):
@@ -134,10 +160,34 @@ class Court:
                 yield _nogood(finding, (Term("torch", run),))
 
 
+def convene(
+    matrix: Matrix, before: Environment, settings: Settings, waived: frozenset[str] = frozenset(), *,
+    elsewhere: frozenset[str] = frozenset(), others: tuple[Settings, ...] = (),
+) -> Court:  # fmt: skip
+    """The court over a machine or an environment, with every rule folded.
+
+    Where an installed set is not known completely, a package that it does not name is not known to be absent.
+    """
+    court = Court(matrix, before, settings, waived, (), elsewhere, others)
+    every = [item for one in (settings, *others) for item in fold_rules(matrix, machine_of(before), one, waived)]
+    hardest: dict[tuple[str, tuple[Term, ...]], Nogood] = {}
+    for nogood in filter(None, map(court._left_of, every)):  # noqa: SLF001 - made here
+        if before.complete or not before.packages or all(term.spec != ABSENT for term in nogood.terms):
+            known = hardest.setdefault((nogood.id, nogood.terms), nogood)
+            if known.soft and not nogood.soft:
+                hardest[nogood.id, nogood.terms] = nogood
+    return replace(court, nogoods=tuple(hardest.values()))
+
+
 def torch_source(url: str) -> str:
     """The `torch_source` word for a file's URL, or an empty string."""
-    host = url.partition("://")[2].partition("/")[0]
-    return {"files.pythonhosted.org": "pypi", "download.pytorch.org": "pytorch-index"}.get(host, "")
+    return next((word for word, place in SOURCES.items() if url.startswith(place)), "")
+
+
+def _distribution(name: str, version: str, before: Distribution | None, sources: Mapping[str, str]) -> Distribution:
+    if before is not None and before.version == version:
+        return before
+    return Distribution(name, version, direct_url=sources.get(name, "") if _names_a_build(name, sources) else "")
 
 
 def _names_a_build(name: str, sources: Mapping[str, str]) -> bool:
@@ -156,13 +206,15 @@ def _implied(rule: Rule, environment: Environment) -> list[str]:
     return sorted(name for name in found - specific if name in environment.packages)
 
 
-def widened(check: Check, finding: Finding, context: Context) -> Nogood | None:
+def widened(family: str, finding: Finding, context: Context) -> Nogood | None:
     """The nogood of a finding of a table check, over as many listed releases as the check says the same of.
 
     None where no package takes part: that is the machine's own fault, which no choice of versions mends.
     """
-    packages = context.environment.packages
+    packages, check = context.environment.packages, CHECKS[family]
     names = [name for name in finding.subjects if name in packages]
+    if family in BY_NAME:
+        return _nogood(finding, tuple(Term(name, ANY) for name in names)) if names else None
     spans = {name: [packages[name].version] for name in names}
     for name in sorted(names, key=lambda name: name == "torch"):
         neighbours = listed(context.matrix, name)
@@ -212,7 +264,10 @@ def _spec(context: Context, finding: Finding, name: str, versions: Sequence[str]
 
 
 def _between(versions: Sequence[str]) -> str:
+    """The specifier from the first to the last version; any version where they are none."""
     first, last = _public(versions[0]), _public(versions[-1])
+    if not first:
+        return ANY
     return f"=={first}" if first == last else f">={first},<={last}"
 
 
@@ -238,7 +293,7 @@ def listed(matrix: Matrix, name: str) -> list[str]:
 
 def _public(version: str) -> str:
     found = plain(version)
-    return str(found.version) if found else str(Version(version).public)
+    return str(found.version) if found else ""
 
 
 def _nogood(finding: Finding, terms: tuple[Term, ...]) -> Nogood:

@@ -50,6 +50,7 @@ class Request:
         overrides: PEP 508 lines that replace what other packages require.
         build_constraints: PEP 508 lines for what builds source distributions.
         settings: What is known of the training settings.
+        others: Further settings that the same set has to serve.
         waived: Rule id -> reason.
         torch_backend: uv's `--torch-backend`, or an empty string for the default index.
         exclude_newer: Nothing uploaded later than this date or time, or an empty string.
@@ -66,6 +67,7 @@ class Request:
     overrides: tuple[str, ...] = ()
     build_constraints: tuple[str, ...] = ()
     settings: Settings = field(default_factory=Settings)
+    others: tuple[Settings, ...] = ()
     waived: Mapping[str, str] = field(default_factory=dict)
     torch_backend: str = ""
     exclude_newer: str = ""

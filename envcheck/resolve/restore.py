@@ -25,7 +25,7 @@ from envcheck.errors import CouldNotLookError, EnvcheckError, InputError
 from envcheck.facts.metadata import normalised, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
     from importlib_metadata import Distribution
 
@@ -207,6 +207,24 @@ class Layout:
             if path.is_relative_to(folder):
                 return self.site / path.relative_to(folder)
         return self.prefix / path.relative_to(self.staged)
+
+
+def sharing(site: Path, names: Container[str]) -> dict[str, str]:
+    """The other packages that own files of these: name -> version. Uninstalling takes their files too."""
+    every = list(distributions([site]))
+    taken = {path for headers, found in every if headers.name in names for path in files_of(found)}
+    return {
+        headers.name: headers.version for headers, found in every
+        if headers.name not in names and not taken.isdisjoint(files_of(found))
+    }  # fmt: skip
+
+
+def written_over(place: Path, site: Path, staged: Path, names: Container[str]) -> list[str]:
+    """The files below the prefix `place` that these staged packages would write with another content."""
+    layout = Layout(place, site, staged, tuple(sorted({folder.parent for folder in staged.rglob("*.dist-info")})))
+    files = {path for headers, found in distributions(layout.sites) if headers.name in names for path in files_of(found)}
+    pairs = [(path, layout.target(path)) for path in sorted(files)]
+    return [relative(old, place) for new, old in pairs if old.is_file() and new.is_file() and digest_of(old) != digest_of(new)]
 
 
 def leftovers(prefix: Path, files: Iterable[Path]) -> set[Path]:

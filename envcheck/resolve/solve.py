@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from envcheck.errors import ToolError
 from envcheck.resolve.explain import because, shaping
-from envcheck.resolve.fold import fold_rules
-from envcheck.resolve.judgement import Court
+from envcheck.resolve.judgement import convene
 from envcheck.resolve.lockfile import Lock
 from envcheck.resolve.measured import Combination, best
 from envcheck.resolve.provenance import BUILD, Provenance
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from envcheck.facts.model import Environment
     from envcheck.matrix.database import Matrix
+    from envcheck.resolve.judgement import Court
     from envcheck.resolve.nogoods import Nogood, Step
     from envcheck.resolve.request import Request
     from envcheck.resolve.search import Backend
@@ -117,11 +117,10 @@ def open_case(request: Request, matrix: Matrix, progress: Callable[[str], None],
     """
     wanted = request.wanted()
     waived = frozenset(request.waived)
-    court = Court(matrix, request.machine, request.settings, waived)
-    folded = tuple(fold_rules(matrix, request.machine, request.settings, waived))
+    court = convene(matrix, request.machine, request.settings, waived, others=request.others)
     build = request.torch_backend if request.torch_backend.startswith("cu") else ""
     tables = tuple(court.of_torch(build)) if request.torch_backend in ("", build) else ()
-    court = replace(court, nogoods=folded + tables)
+    court = replace(court, nogoods=court.nogoods + tables)
     combination = best(matrix.folder, wanted, request.settings, court.nogoods)
     measured = combination.versions if combination else {}
     request = replace(request, preferred={**measured, **request.preferred})
@@ -159,9 +158,8 @@ def accepted(case: Case, answer: Answer) -> tuple[Nogood, ...]:
     request = case.request
     if not request.waived:
         return ()
-    folded = fold_rules(case.matrix, request.machine, request.settings, frozenset())
-    strict = Court(case.matrix, request.machine, request.settings, nogoods=tuple(item for item in folded if not item.soft))
-    known = [item for item in strict.nogoods if item.violated(answer.versions)]
+    strict = convene(case.matrix, request.machine, request.settings, others=request.others)
+    known = [item for item in strict.nogoods if not item.soft and item.violated(answer.versions)]
     learned = replace(strict, nogoods=()).violated(answer.versions, sources(answer))
     found = {item.id: item for item in (*learned, *known)}
     return tuple(found[name] for name in sorted(found) if name in request.waived)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from envcheck.errors import CouldNotLookError, EnvcheckError, InputError, ToolError, UsageError
-from envcheck.resolve.install import Installer, Place, apply, choose, go_back, locked
+from envcheck.resolve.install import Installer, Order, Place, apply, choose, go_back, locked
 from envcheck.resolve.restore import Touched, distributions, home, points
 from envcheck.resolve.undo import undo
 from tests.resolve.wheels import make_environment, offline, pinned, tree, wheel
@@ -45,12 +45,15 @@ class Bench:
         self.place = Place(prefix, next(prefix.glob("lib/python*/site-packages")))
         (self.place.site / "alpha" / "part001.py").write_text("patched by hand\n")
         (self.place.site / "alpha" / "unrecorded.txt").write_text("kept\n")
+        extra = wheel(links, "delta", "1.0", script=True, files={"delta/deep/er/part.txt": "", "shared/delta.txt": "delta's\n"})
+        self.wheels = {"alpha": older, "beta": newer, "delta": extra}
         self.requirements = pinned(older, newer)
+        self.change: tuple[Touched, ...] = CHANGE
         self.before = tree(prefix)
 
     def apply(self, installer: Installer | None = None, verify: Callable[[Path], None] = lambda _: None) -> None:
         chosen = installer or choose(str(self.python), None)
-        apply(self.place, chosen, self.requirements, CHANGE, verify, lambda _: None)
+        apply(self.place, chosen, Order(self.requirements, self.change), verify, lambda _: None)
 
     def undo(self) -> str:
         return "undone" if go_back(self.place, lambda _: None, patience=60) else "unfinished"
@@ -72,6 +75,7 @@ def bench(made: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     for name, value in offline(made.links).items():
         monkeypatch.setenv(name, value)
     yield made
+    made.requirements, made.change = pinned(made.wheels["alpha"], made.wheels["beta"]), CHANGE
     shutil.rmtree(home(made.place.prefix), ignore_errors=True)
 
 
@@ -124,7 +128,7 @@ def stand_in(folder: Path, ending: str) -> Installer:
     program.write_text(
         textwrap.dedent(f"""
         import os, pathlib, shutil, signal, subprocess, sys
-        if "--prefix" in sys.argv:
+        if "--prefix" in sys.argv or "uninstall" in sys.argv:
             sys.exit(subprocess.run([{str(Path(sys.executable).with_name("uv"))!r}, *sys.argv[1:]], stdin=sys.stdin).returncode)
         site = next(pathlib.Path({str(folder.parent / "env")!r}).glob("lib/python*/site-packages"))
         for number in range(0, 120, 2):
@@ -170,26 +174,63 @@ def test_a_killed_installation_refuses_another_and_is_undone(bench: Bench) -> No
 def script(bench: Bench, installer: Installer) -> str:
     return textwrap.dedent(f"""
         from pathlib import Path
-        from envcheck.resolve.install import Installer, Place, apply
+        from envcheck.resolve.install import Installer, Order, Place, apply
         from envcheck.resolve.restore import Touched
+        touched = tuple(Touched(*item) for item in {[(item.name, item.before, item.after) for item in bench.change]!r})
         apply(Place(Path({str(bench.place.prefix)!r}), Path({str(bench.place.site)!r})),
-              Installer("uv", {installer.start!r}), {bench.requirements!r},
-              tuple(Touched(*item) for item in {[(item.name, item.before, item.after) for item in CHANGE]!r}),
+              Installer("uv", {installer.start!r}), Order({bench.requirements!r}, touched),
               lambda _: None, lambda _: None)
     """)
 
 
+def add_and_remove(bench: Bench) -> None:
+    """The change and two more: delta comes, gamma goes."""
+    bench.requirements = pinned(*bench.wheels.values())
+    bench.change = (*CHANGE, Touched("delta", "", "1.0"), Touched("gamma", "1.0", ""))
+
+
+def test_what_came_goes_and_what_went_comes_back(bench: Bench) -> None:
+    add_and_remove(bench)
+    bench.apply()
+    assert bench.installed() == {"alpha": {"1.0"}, "beta": {"1.5"}, "delta": {"1.0"}}
+    assert (bench.place.prefix / "bin" / "delta").exists()
+    assert (bench.place.site / "shared" / "gamma.txt").read_text() == "beta's\n"
+    bench.undo()
+    assert tree(bench.place.prefix) == bench.before
+    assert not (bench.place.site / "delta").exists()
+
+
+def test_a_removal_alone_is_undone(bench: Bench) -> None:
+    bench.requirements, bench.change = "", (Touched("gamma", "1.0", ""),)
+    bench.apply()
+    assert bench.installed() == {"alpha": {"2.0"}, "beta": {"1.0"}}
+    bench.undo()
+    assert tree(bench.place.prefix) == bench.before
+
+
+def test_a_failure_after_the_removal_is_put_back(bench: Bench) -> None:
+    add_and_remove(bench)
+    folder = bench.links.parent / "stand-in"
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(ToolError, match="put back as it was"):
+        bench.apply(stand_in(folder, "sys.exit(1)"))
+    assert tree(bench.place.prefix) == bench.before
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("other", [True, False])
 @pytest.mark.parametrize("both", [True, False])
-def test_killed_at_any_moment_it_is_undone(bench: Bench, *, both: bool) -> None:
-    """`both`: the installer dies too; else it goes on, and undoing waits for it."""
+def test_killed_at_any_moment_it_is_undone(bench: Bench, *, both: bool, other: bool) -> None:
+    """`both`: the installer dies too; else it goes on, and undoing waits for it. `other`: one package comes, another one goes."""
+    if other:
+        add_and_remove(bench)
     chance = random.Random(5)  # noqa: S311 - moments, no secrets
     half_way = 0
     for _ in range(12):
         child = subprocess.Popen([sys.executable, "-c", script(bench, choose(str(bench.python), None))], env=with_package())
         while not points(bench.place.prefix) and child.poll() is None:
             time.sleep(0.001)
-        time.sleep(chance.uniform(0, 0.2))
+        time.sleep(chance.uniform(0, 0.2 + 0.1 * other))
         children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split() if child.poll() is None else []
         child.kill()
         child.wait()

@@ -62,10 +62,12 @@ def pinned(*wheels: Path) -> str:
 
 
 def offline(links: Path) -> dict[str, str]:
-    """Environment variables under which uv and pip know these wheels alone."""
+    """Environment variables under which uv and pip know these wheels alone; uv's index is an empty folder."""
+    index = links / "index"
+    index.mkdir(parents=True, exist_ok=True)
     words = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))}
     return {
-        **words, "UV_FIND_LINKS": str(links), "UV_NO_INDEX": "1", "UV_PYTHON_DOWNLOADS": "never",
+        **words, "UV_FIND_LINKS": str(links), "UV_DEFAULT_INDEX": index.as_uri(), "UV_PYTHON_DOWNLOADS": "never",
         "UV_NO_CONFIG": "1", "PIP_FIND_LINKS": str(links), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull,
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }  # fmt: skip
