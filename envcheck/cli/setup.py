@@ -141,7 +141,23 @@ def run_plan(args: argparse.Namespace) -> int:
     with progress() as tell:
         Replay(plan, folder, base, python, tell).run()
     print(f"envcheck: {args.venv} holds the {plan.lock.packages} packages of {source.where}", file=sys.stderr)
+    for line in by_pip(folder):
+        print(f"envcheck: {line}", file=sys.stderr)
     return source.tell(args)
+
+
+def by_pip(folder: Path) -> Iterator[str]:
+    """What the environment's own pip lists otherwise than its metadata folders say; or why it was not asked."""
+    from envcheck.reproduce.manifest import interpreter, take  # noqa: PLC0415 - one action a run
+
+    for outcome in _asked_by_pip(take(interpreter(str(folder)))):
+        yield outcome.reason if isinstance(outcome, Skip) else f"{outcome.title}: {', '.join(outcome.because)}"
+
+
+def _asked_by_pip(manifest: Manifest) -> list[Finding | Skip]:
+    from envcheck.cli.check import ask_pip  # noqa: PLC0415 - one action a run
+
+    return ask_pip({name: item.version for name, item in manifest.distributions.items()}, manifest.where)
 
 
 @contextlib.contextmanager
@@ -311,16 +327,18 @@ def refuse_wrong_wheels(lock: Lock, minor: int, args: argparse.Namespace, where:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Compare two environments; returns the exit code."""
-    from envcheck.reproduce.manifest import differences, rows  # noqa: PLC0415 - one action a run
+    """Compare two environments, one that is here also with what its own pip lists; returns the exit code."""
+    from envcheck.cli.check import parted  # noqa: PLC0415 - one action a run
+    from envcheck.reproduce.manifest import differences, rows  # noqa: PLC0415 - likewise
 
-    first, second = read_pair(args)
-    report = Report(findings=sort_findings(list(differences(first, second))), stack=tuple(rows(first, second)))
-    return emit(report, args)
+    first, second, here = read_pair(args)
+    findings, skips = parted(_asked_by_pip(second) if here else [])
+    findings += differences(first, second)
+    return emit(Report(findings=sort_findings(findings), skipped=tuple(skips), stack=tuple(rows(first, second))), args)
 
 
-def read_pair(args: argparse.Namespace) -> tuple[Manifest, Manifest]:
-    """The two manifests that the options name: two files, or a file and an environment as it is now."""
+def read_pair(args: argparse.Namespace) -> tuple[Manifest, Manifest, bool]:
+    """The two manifests that the options name, and whether the second is of an environment that is here, as it is now."""
     from envcheck.reproduce.manifest import interpreter, load, take  # noqa: PLC0415 - one action a run
 
     names = args.manifest or [str((Path(args.python) if args.python else Path(".venv")) / ".envcheck" / "manifest.json")]
@@ -330,10 +348,11 @@ def read_pair(args: argparse.Namespace) -> tuple[Manifest, Manifest]:
         python = interpreter(args.python)
         names = [str(python.parent.parent / ".envcheck" / "manifest.json")]
     manifests = [load(read_text(name, "manifest"), name) for name in names]
-    if len(manifests) == 1:
+    here = len(manifests) == 1
+    if here:
         place = args.python or str(Path(names[0]).parent.parent)
         manifests.append(take(interpreter(place), tuple(manifests[0].patched)))
-    return manifests[0], manifests[1]
+    return manifests[0], manifests[1], here
 
 
 # lint

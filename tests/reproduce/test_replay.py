@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from envcheck.cli.main import main
+from envcheck.facts.pip_view import pip_versions
 from tests.reproduce.wheels import Wheel, make_wheel, pylock, requirements, tiny_index
 
 pytestmark = pytest.mark.usefixtures("uv")
@@ -52,7 +53,9 @@ def manifest(folder: Path) -> dict[str, object]:
 
 def test_run_installs_the_lock_and_a_second_run_changes_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(RUN) == 0
-    assert "[3/4] installing 4 packages" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "[3/4] installing 4 packages" in said
+    assert "pip was not asked: this environment has no pip" in said
     before = {path: path.stat().st_mtime_ns for path in (project / ".venv").rglob("*") if path.is_file()}
     assert main(RUN) == 0
     assert "up to date" in capsys.readouterr().err
@@ -60,6 +63,26 @@ def test_run_installs_the_lock_and_a_second_run_changes_nothing(project: Path, c
     after = {path: at for path, at in after.items() if path.name != "pylock.toml" and path.parent.name != ".envcheck"}
     assert after == {path: before[path] for path in after}
     assert main(["setup", "verify"]) == 0
+
+
+@pytest.mark.slow
+def test_an_environment_with_a_pip_is_also_verified_by_it(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    pytest.importorskip("pip_api")
+    subprocess.run([sys.executable, "-m", "venv", str(project / ".venv")], check=True)
+    assert main(RUN) == 0
+    assert "pip was not asked" not in capsys.readouterr().err
+    assert main(["setup", "verify", "--format", "json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [item["check"] for item in report["skipped"]] == []
+    assert "pip-sees-otherwise" not in [item["id"] for item in report["findings"]]
+    monkeypatch.setattr("envcheck.facts.pip_view.pip_versions", lambda at: {**pip_versions(at), "tiny-2": "0.1"})  # type: ignore[dict-item]
+    main(["setup", "verify", "--format", "json"])
+    report = json.loads(capsys.readouterr().out)
+    assert ["tiny-2"] in [item["subjects"] for item in report["findings"] if item["id"] == "pip-sees-otherwise"]
+    main(RUN)
+    assert "pip and the metadata folders disagree about `tiny-2`" in capsys.readouterr().err
 
 
 @pytest.mark.slow
