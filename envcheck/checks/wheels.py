@@ -161,7 +161,7 @@ def check_addon_wheels(context: Context) -> Iterator[Outcome]:
         row = row_for(rows(context, table), package.version) if package else None
         if package is None or row is None or ((told := built_for(package)) and told.torch):
             continue
-        reasons = [*_no_windows(context, table), *_outside(context, build, row)]
+        reasons = [*_no_windows(context, table), *outside(context, build, row)]
         if reasons:
             yield Finding(
                 id=f"{name}-without-wheel",
@@ -176,7 +176,7 @@ def check_addon_wheels(context: Context) -> Iterator[Outcome]:
             )
 
 
-def _outside(context: Context, build: TorchBuild, row: dict[str, object]) -> Iterator[str]:
+def outside(context: Context, build: TorchBuild, row: dict[str, object]) -> Iterator[str]:
     """Why a row of a wheel table does not cover this environment."""
     minor = release(build.minor)
     if minor > release(str(row["torch_max"])):
@@ -200,6 +200,6 @@ def _no_windows(context: Context, table: str) -> tuple[str, ...]:
 def _covering(context: Context, build: TorchBuild, name: str, table: str) -> Iterator[Fix]:
     """The newest range of releases whose wheels cover this environment."""
     for row in reversed(rows(context, table)):
-        if not list(_outside(context, build, row)):
+        if not list(outside(context, build, row)):
             yield Fix("package", f"{name}{row['versions']}")
             return

@@ -89,10 +89,10 @@ def make(args: argparse.Namespace, matrix: Matrix, profile: Profile | None) -> t
     Returns:
         The text is empty where there is no lock; the report then says why.
     """
-    from envcheck.resolve.elsewhere import compiled_here  # noqa: PLC0415 - slow start is paid only here
+    from envcheck.resolve import elsewhere  # noqa: PLC0415 - slow start is paid only here
     from envcheck.resolve.lockfile import lock_text  # noqa: PLC0415 - likewise
     from envcheck.resolve.profile import refusal, remarks, withdrawn, wrong_build  # noqa: PLC0415 - likewise
-    from envcheck.resolve.solve import Solved, solve  # noqa: PLC0415 - likewise
+    from envcheck.resolve.solve import Solved  # noqa: PLC0415 - likewise
 
     today = datetime.datetime.now(tz=datetime.timezone.utc).date()
     waivers = read_waivers(args.waive)
@@ -101,7 +101,7 @@ def make(args: argparse.Namespace, matrix: Matrix, profile: Profile | None) -> t
     accepted = {one.id: one.reason for one in waivers if one.until is None or one.until >= today}
     request = read_request(args, matrix, accepted, profile)
     with progress() as say:
-        found = solve(request, matrix, progress=say)
+        found, meant = elsewhere.solve_with_wheels(request, matrix, progress=say)
         impossible = None if isinstance(found, Solved) else _explain(*found, say)
     if not isinstance(found, Solved):
         assert impossible is not None  # noqa: S101 - made above
@@ -109,7 +109,7 @@ def make(args: argparse.Namespace, matrix: Matrix, profile: Profile | None) -> t
     findings, waived = apply((_accepted(nogood) for nogood in found.waived), waivers, today)
     made = Context(found.environment(), matrix)
     findings += [*remarks(profile), *wrong_build(profile, made)] if profile else ()
-    findings += [*withdrawn(found.lock.yanked), *compiled_here(found.lock, made)]
+    findings += [*withdrawn(found.lock.yanked), *elsewhere.remarks(found.lock, made, meant)]
     return lock_text(found.lock, args.lock), report(found, request, args, findings, waived)
 
 

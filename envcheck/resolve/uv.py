@@ -36,6 +36,15 @@ ADDRESS = re.compile(r"https?://[^\s`)]+")
 NOTES = re.compile(r"^(warning|Resolved|Using|Updating|\s*Updating|hint: `?--?)")
 
 
+class UnbuiltError(ToolError):
+    """A source archive cannot even say what it needs without torch: its package and version."""
+
+    def __init__(self, message: str, package: str, version: str) -> None:
+        """As uv names them."""
+        super().__init__(message, hints=(f"`{package}` has to come as a wheel: name it (`{package} @ URL`)",))
+        self.package, self.version = package, version
+
+
 @dataclass(slots=True)
 class Uv:
     """A `search.Backend` over `uv pip compile`, one answer a call, remembered.
@@ -157,20 +166,9 @@ def failure(outcome: str, text: str) -> ToolError:
         found = ADDRESS.search(text)
         address = found[0].rstrip(".,") if found else "the package index"
         return ToolError(f"cannot reach {address}\n  {shown}", hints=(*meant(address), "nothing was written"))
-    return ToolError(f"uv failed ({outcome})\n  {shown}", hints=compiled_against_torch(text))
-
-
-def compiled_against_torch(text: str) -> tuple[str, ...]:
-    """Which wheel is meant where a source archive cannot even say what it needs without torch."""
-    found = UNBUILT.search(text)
-    if not found:
-        return ()
-    name, version = found.groups()
-    wheel = f"{name.replace('-', '_')}-{version}+..."
-    return (
-        f"meant is a wheel `{wheel}` for this torch, CUDA, C++ ABI and Python from its release page",
-        f"name it: `{name} @ URL`, or put it into a folder that --find-links names; nothing was written",
-    )
+    if found := UNBUILT.search(text):
+        return UnbuiltError(f"uv failed ({outcome})\n  {shown}", *found.groups())
+    return ToolError(f"uv failed ({outcome})\n  {shown}")
 
 
 def meant(address: str) -> tuple[str, ...]:
