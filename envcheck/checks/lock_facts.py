@@ -107,8 +107,12 @@ def matrix_objections(context: Context, wanted: Sequence[LockedPackage], solved:
     if solved.matrix == context.matrix.digest:
         return
     packages = {package.name: Distribution(package.name, package.version) for package in wanted if package.version}
-    findings, _ = run_all(Context(_solved_environment(packages, solved), context.matrix, _settings(solved)))
-    for finding in findings:
+    environment = _solved_environment(packages, solved)
+    found: dict[tuple[str, str], Finding] = {}
+    for settings in _settings(solved):
+        for finding in run_all(Context(environment, context.matrix, settings))[0]:
+            found.setdefault((finding.id, finding.title), finding)
+    for finding in found.values():
         if finding.severity is Severity.ERROR and finding.id not in solved.waived:
             yield Finding(
                 id="lock-matrix-objects",
@@ -135,5 +139,5 @@ def _solved_environment(packages: dict[str, Distribution], solved: SolvedFor) ->
     return Environment(packages=packages, facts=facts, gpus=gpus, source="the lock")
 
 
-def _settings(solved: SolvedFor) -> Settings:
-    return Settings(dict(solved.settings), uses=frozenset(solved.uses))
+def _settings(solved: SolvedFor) -> list[Settings]:
+    return [Settings(dict(values), uses=frozenset(solved.uses)) for values in (solved.settings, *solved.others)]

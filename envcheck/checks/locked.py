@@ -56,6 +56,11 @@ class SolvedFor(Protocol):
         ...
 
     @property
+    def others(self) -> Sequence[Mapping[str, object]]:
+        """Further training settings that the same set serves, each flat."""
+        ...
+
+    @property
     def uses(self) -> tuple[str, ...]:
         """Usage words."""
         ...

@@ -139,6 +139,7 @@ def read_request(
     """
     from envcheck.matrix.profile_requirements import lock_request  # noqa: PLC0415 - slow start is paid only here
     from envcheck.resolve.lockfile import read_lock  # noqa: PLC0415 - likewise
+    from envcheck.resolve.profile import recipes  # noqa: PLC0415 - likewise
     from envcheck.resolve.request import Request, parse_requirement  # noqa: PLC0415 - likewise
 
     asked = lock_request(profile) if profile else None
@@ -148,6 +149,8 @@ def read_request(
     if not requirements:
         raise UsageError("nothing to lock", hints=("name requirements, a file with -r, or a --profile",))
     machine, python, platform = read_target(args, asked.python if asked else "")
+    told = settings_for(args, read_training(args), Environment(), matrix)
+    served = recipes(profile, told) if profile else [told]
     return Request(
         requirements=requirements,
         python=python,
@@ -156,7 +159,8 @@ def read_request(
         constraints=tuple(dict.fromkeys(line for kind, line in lines if kind == "constraint")),
         overrides=(*(asked.overrides if asked else ()), *(str(parse_requirement(text)) for text in args.override)),
         build_constraints=asked.build_constraints if asked else (),
-        settings=settings_for(args, read_training(args), Environment(), matrix),
+        settings=served[0],
+        others=tuple(served[1:]),
         waived=waived,
         torch_backend=choose_backend(args.torch_backend, machine, matrix),
         exclude_newer=args.exclude_newer,

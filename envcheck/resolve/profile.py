@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from envcheck.checks.profile.packages import check_build
 from envcheck.checks.profile.subject import Subject
 from envcheck.findings import Evidence, Finding, Fix, Severity
+from envcheck.matrix.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from envcheck.checks.context import Context
     from envcheck.matrix.profile import Profile
+
+
+def recipes(profile: Profile, told: Settings) -> list[Settings]:
+    """The settings that a set for this profile has to serve: those of its own scripts, each under what the user told.
+
+    A DeepSpeed file or TrainingArguments that the user gave take the place of the scripts' own. What was told alone where the
+    profile has no settings.
+    """
+    found: list[Settings] = []
+    for recipe in profile.settings:
+        own = replace(
+            recipe, deepspeed={} if told.deepspeed_complete else recipe.deepspeed,
+            trainer={} if told.trainer_complete else recipe.trainer,
+        ).settings()  # fmt: skip
+        complete = told.deepspeed_complete or own.deepspeed_complete
+        merged = Settings({**own.values, **told.values}, complete, told.trainer_complete, told.uses)
+        found += [] if merged in found else [merged]
+    return found or [told]
 
 
 def refusal(profile: Profile) -> Finding:

@@ -39,6 +39,7 @@ class Provenance:
         platform: uv's name of the target platform.
         facts: The machine facts the lock hangs on, by the vocabulary's names; lists joined by a comma.
         settings: The training settings, flat.
+        others: Further training settings that the same set serves, each flat.
         uses: Usage words.
         matrix: Digest of the matrix.
         rules: The rules that shaped the lock.
@@ -54,6 +55,7 @@ class Provenance:
     platform: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple[Mapping[str, Any], ...] = ()
     uses: tuple[str, ...] = ()
     matrix: str = ""
     rules: tuple[Shaping, ...] = ()
@@ -81,6 +83,7 @@ def provenance_of(said: object, where: str) -> Provenance | None:
             platform=str(said["platform"]),
             facts={str(key): str(value) for key, value in said.get("facts", {}).items()},
             settings=dict(said.get("settings", {})),
+            others=tuple(dict(item) for item in said.get("others", [])),
             uses=tuple(map(str, said.get("uses", []))),
             matrix=str(said["matrix"]),
             rules=tuple(Shaping(item["id"], item["forbids"], item["instead"]) for item in said.get("rules", [])),
@@ -100,7 +103,7 @@ def provenance_table(provenance: Provenance) -> dict[str, Any]:
         "requirements": list(provenance.requirements), "constraints": list(provenance.constraints),
         "uses": list(provenance.uses), "unavoided": list(provenance.unavoided), "measured": provenance.measured,
         "options": _sorted(provenance.options), "facts": _sorted(provenance.facts),
-        "settings": _plain(dict(provenance.settings)),
+        "settings": _plain(dict(provenance.settings)), "others": [_plain(dict(item)) for item in provenance.others],
         "waived": _sorted(provenance.waived),
         "rules": [{"id": item.rule, "forbids": item.forbids, "instead": item.instead} for item in provenance.rules],
     }  # fmt: skip

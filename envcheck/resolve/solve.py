@@ -193,6 +193,7 @@ def lock_of(case: Case, found: Solution, waived: Iterable[Nogood]) -> Lock:
         platform=request.platform,
         facts=recorded(request.machine),
         settings=request.settings.values,
+        others=tuple(item.values for item in request.others),
         uses=tuple(sorted(request.settings.uses)),
         matrix=case.matrix.digest,
         rules=shaping(case, found),

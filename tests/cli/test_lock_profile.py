@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from envcheck.cli.lock import read_request
+from envcheck.cli.lock import make, read_request
 from envcheck.cli.main import build_parser, main
 from envcheck.matrix.database import load
+from envcheck.matrix.profile import Recipe
 from envcheck.matrix.profiles import load_profiles, open_profile
+from envcheck.matrix.settings import UNSET
+from envcheck.resolve import pylock, uv
 from envcheck.resolve.lockfile import read_lock
 from envcheck.resolve.profile import remarks
+from tests.resolve.fakeuv import write_uv
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +41,48 @@ def test_a_profile_becomes_a_request() -> None:
     assert not any("s2wrapper" in line or line.startswith("flash-attn") for line in request.requirements)
     assert {"httpx<0.28", "pydantic<2"} <= set(request.constraints)
     assert request.overrides == ("triton==3.1.0", "protobuf==3.20.*", "numpy==1.26.3")
+
+
+def test_the_settings_of_a_profiles_scripts_are_served_each_and_what_is_told_wins(tmp_path: Path) -> None:
+    profile = open_profile(MATRIX.folder, "vila-1.5")
+    request = asked(profile)
+    served = (request.settings, *request.others)
+    assert [item.get("zero_optimization.stage") for item in served] == [2, 3]
+    assert all(item.get("bf16.enabled") is True and item.deepspeed_complete for item in served)
+    told = asked(profile, "--set", "gradient_accumulation_steps=4")
+    assert [item.get("gradient_accumulation_steps") for item in (told.settings, *told.others)] == [4, 4]
+    one = asked(profile, "--set", "zero_optimization.stage=1")
+    assert [item.get("zero_optimization.stage") for item in (one.settings, *one.others)] == [1, 1]
+    config = tmp_path / "ds.json"
+    config.write_text('{"zero_optimization": {"stage": 3}}')
+    whole = asked(profile, "--ds-config", str(config))
+    assert whole.settings.get("zero_optimization.stage") == 3
+    assert whole.settings.get("zero_optimization.overlap_comm") is UNSET
+    assert whole.others == ()
+    arguments = tmp_path / "args.json"
+    arguments.write_text('{"max_grad_norm": 0.5}')
+    both = asked(profile, "--ds-config", str(config), "--training-args", str(arguments))
+    assert both.settings.get("max_grad_norm") == 0.5
+
+
+def test_a_set_has_to_serve_every_script_of_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under ZeRO-3 alone 0.18.2 would do; a script of the profile uses ZeRO-2 with accumulation."""
+    monkeypatch.chdir(tmp_path)
+    known = open_profile(MATRIX.folder, "deepspeed-chat")
+    scripts = tuple(
+        Recipe(deepspeed={"zero_optimization": {"stage": stage}, "gradient_accumulation_steps": 4}) for stage in (3, 2)
+    )
+    profile = replace(known, requires=("deepspeed<0.18.3", "torch"), settings=scripts, bounds=())
+    program = str(write_uv(tmp_path))
+    monkeypatch.setattr(uv, "find_uv", lambda: program)
+    for recipes, expected in ((scripts, "0.17.5"), (scripts[:1], "0.18.2")):
+        args = build_parser("lock").parse_args(["lock", "--profile", "x", "--driver", "580.65", "--python-version", "3.11"])
+        text, report = make(args, MATRIX, replace(profile, settings=recipes))
+        assert report.extra["lock"]["packages"]["deepspeed"] == expected
+        provenance = pylock.parse(text).provenance
+        assert provenance is not None
+        assert len(provenance.others) == len(recipes) - 1
+        assert provenance.settings["zero_optimization.stage"] == 3
 
 
 def test_source_distributions_are_built_under_the_profiles_limits() -> None:
