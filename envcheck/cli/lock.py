@@ -20,11 +20,12 @@ from envcheck.matrix.database import load
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from envcheck.findings import Waived
     from envcheck.matrix.database import Matrix
     from envcheck.matrix.profile import Profile
+    from envcheck.resolve.lockfile import Lock
     from envcheck.resolve.nogoods import Nogood
     from envcheck.resolve.refusal import Impossible
     from envcheck.resolve.request import Request
@@ -109,8 +110,21 @@ def make(args: argparse.Namespace, matrix: Matrix, profile: Profile | None) -> t
     findings, waived = apply((_accepted(nogood) for nogood in found.waived), waivers, today)
     made = Context(found.environment(), matrix)
     findings += [*remarks(profile), *wrong_build(profile, made)] if profile else ()
-    findings += [*withdrawn(found.lock.yanked), *elsewhere.remarks(found.lock, made, meant)]
+    findings += [*unjudged(found.lock), *withdrawn(found.lock.yanked), *elsewhere.remarks(found.lock, made, meant)]
     return lock_text(found.lock, args.lock), report(found, request, args, findings, waived)
+
+
+def unjudged(lock: Lock) -> Iterator[Finding]:
+    """One finding for each package of which only its build says the version: no rule was held against it."""
+    from envcheck.resolve.explain import UNJUDGED  # noqa: PLC0415 - slow start is paid only here
+
+    for package in lock.packages:
+        if not package.version:
+            yield Finding(
+                "locked-version-unknown", Severity.INFO, f"`{package.name}` is {UNJUDGED}", (package.name,),
+                because=(f"it comes from {package.direct or 'a folder'}",),
+                fixes=(Fix("do", "write the version into its metadata, or check the environment once it is installed"),),
+            )  # fmt: skip
 
 
 def _explain(case: Case, found: NoSolution, say: Callable[[str], None]) -> Impossible:

@@ -25,6 +25,9 @@ WATCHED = frozenset({
     "triton", "bitsandbytes", "numpy", "tokenizers", "huggingface-hub",
 })  # fmt: skip
 
+#: What is said of a folder whose version its build decides.
+UNJUDGED = "not judged: its version is not known before it is built"
+
 #: A comment names this many sources of a rule; `envcheck matrix show` names all.
 SHOWN_EVIDENCE = 3
 
@@ -33,7 +36,8 @@ def because(package: LockedPackage, case: Case, found: Solution) -> tuple[str, .
     """Why a package has its version: what was asked, what excluded others, what was preferred. Empty for the unwatched."""
     if package.name not in WATCHED and package.name not in case.wanted:
         return ()
-    return (*_asked(package.name, case), *_excluded(package, case, found), *_preferred(package, case))
+    unjudged = () if package.version else (UNJUDGED,)
+    return (*_asked(package.name, case), *unjudged, *_excluded(package, case, found), *_preferred(package, case))
 
 
 def _asked(name: str, case: Case) -> Iterator[str]:

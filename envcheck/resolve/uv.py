@@ -29,10 +29,15 @@ NO_SOLUTION = "No solution found"
 OFFLINE = ("network was disabled", "UV_OFFLINE")
 NETWORK = re.compile(
     r"error sending request|Failed to fetch|dns error|Connection refused|timed out|Could not resolve host|tcp connect error"
+    r"|Failed to connect to|unable to access"
 )
 UNBUILT = re.compile(r"`([a-z0-9-]+)@([^`]+)` depends on `torch`, but doesn't declare it")
 YANKED = re.compile(r'^warning: `([^`]+==[^`]+)` is yanked(?: \(reason: "(.*)"\))?', re.MULTILINE)
 ADDRESS = re.compile(r"https?://[^\s`)]+")
+OF_A_REPOSITORY = (
+    "what a repository holds, its version too, is known only from it",
+    "name a mirror of it, an archive (`NAME @ URL`), or a release",
+)
 NOTES = re.compile(r"^(warning|Resolved|Using|Updating|\s*Updating|hint: `?--?)")
 
 
@@ -165,7 +170,8 @@ def failure(outcome: str, text: str) -> ToolError:
     if NETWORK.search(text):
         found = ADDRESS.search(text)
         address = found[0].rstrip(".,") if found else "the package index"
-        return ToolError(f"cannot reach {address}\n  {shown}", hints=(*meant(address), "nothing was written"))
+        hints = OF_A_REPOSITORY if "Git operation failed" in text else meant(address)
+        return ToolError(f"cannot reach {address}\n  {shown}", hints=(*hints, "nothing was written"))
     if found := UNBUILT.search(text):
         return UnbuiltError(f"uv failed ({outcome})\n  {shown}", *found.groups())
     return ToolError(f"uv failed ({outcome})\n  {shown}")

@@ -80,6 +80,49 @@ def test_installers_accept_the_locks(tmp_path: Path) -> None:
     call(python, "-c", "import requests, numpy")
 
 
+PROJECT = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "deepspeed"
+dynamic = ["version"]
+[tool.setuptools]
+packages = []
+[tool.setuptools.dynamic]
+version = { file = "VERSION" }
+"""
+
+
+def test_a_repository_is_judged_by_the_version_that_it_builds_and_a_folder_is_said_not_to_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    (repository / "pyproject.toml").write_text(PROJECT)
+    (repository / "VERSION").write_text("0.17.6")
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for words in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "-m", "x"]):
+        call("git", "-C", str(repository), *words)
+    target = str(tmp_path / "pylock.toml")
+    rest = ["--python-version", "3.11", *STAGE2, "-o", target, "--format", "json"]
+    assert main(["lock", f"deepspeed @ git+{repository.as_uri()}", *rest]) == 1
+    assert json.loads(capsys.readouterr().out)["findings"][0]["id"] == "deepspeed-zero2-last-micro-batch"
+    assert main(["lock", f"deepspeed @ {repository.as_uri()}", *rest]) == 0
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert finding["id"] == "locked-version-unknown"
+    assert "# not judged: its version is not known before it is built" in Path(target).read_text()
+
+
+def test_a_repository_that_cannot_be_reached_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = "deepspeed @ git+http://127.0.0.1:9/o/r"
+    assert main(["lock", asked, "--python-version", "3.11", "-o", str(tmp_path / "pylock.toml")]) == 4
+    said = capsys.readouterr().err
+    assert "127.0.0.1:9/o/r" in said
+    assert "hint: what a repository holds, its version too, is known only from it" in said
+    assert not (tmp_path / "pylock.toml").exists()
+
+
 def test_without_a_network_it_says_so_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

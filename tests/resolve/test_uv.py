@@ -113,7 +113,7 @@ def test_a_refusal_keeps_the_reasons() -> None:
         (UNREACHABLE, 2, "cannot reach http://127.0.0.1:9/simple/torch/"),
         (TORCH_INDEX, 2, "meant is a wheel of `torch` built for `cu126`"),
         (WHEEL, 2, "the wheel meant is `flash_attn-2.5.8+cu122torch2.3cxx11abiFALSE-cp310-cp310-linux_x86_64.whl`"),
-        (UNBUILT, 1, "meant is a wheel `flash_attn-2.5.8+...` for this torch"),
+        (UNBUILT, 1, "`flash-attn` has to come as a wheel"),
         ("error: unexpected argument", 2, "uv failed (exit 2)"),
         ("", 1, "uv failed (exit 1)"),
     ],
