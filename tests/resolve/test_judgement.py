@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from envcheck.checks.context import Context
-from envcheck.checks.registry import CHECKS
+from envcheck.checks.registry import CHECKS, run_all
 from envcheck.facts.model import Absent, Environment, Fact, Gpu, Known
 from envcheck.findings import Finding, Severity
 from envcheck.matrix.database import load
 from envcheck.matrix.settings import Settings
-from envcheck.resolve.judgement import Court, listed, runs, torch_source
+from envcheck.resolve.judgement import LISTED, Court, convene, listed, runs, torch_source
 
 MATRIX = load(cache=False)
 PYPI = "https://files.pythonhosted.org/packages/torch.whl"
@@ -101,6 +105,79 @@ def test_a_wheel_named_by_url_is_judged_by_its_name() -> None:
     assert [item.id for item in found] == ["wheel-for-another-environment"]
     found = court(python="3.10").violated({**versions, "torch": "2.4.0"}, sources)
     assert [item.text for item in found] == ["flash-attn==2.5.8 with torch>=2.4.0,<=2.15.0"]
+
+
+def releases() -> dict[str, list[str]]:
+    """Versions that the rules' own examples name, and those that the tables list."""
+    found: dict[str, set[str]] = {}
+    for rule in MATRIX.rules():
+        for example in (*rule.matches, *rule.clear):
+            for name, version in example.packages.items():
+                found.setdefault(name, set()).add(version)
+    for name in LISTED:
+        found.setdefault(name, set()).update(listed(MATRIX, name))
+    return {name: sorted(versions) for name, versions in sorted(found.items())}
+
+
+RELEASES = releases()
+LIKELY = (
+    "torch",
+    "deepspeed",
+    "transformers",
+    "accelerate",
+    "torchvision",
+    "triton",
+    "numpy",
+    "peft",
+    "flash-attn",
+    "setuptools",
+)
+NAMES = st.one_of(st.sampled_from(LIKELY), st.sampled_from(sorted(RELEASES)))
+SETS = st.lists(NAMES, max_size=8, unique=True).flatmap(
+    lambda names: st.fixed_dictionaries({name: st.sampled_from(RELEASES[name]) for name in names})
+)
+MACHINES = st.builds(
+    machine, st.sampled_from(["", "none", "470.57.02", "535.104.05", "580.65"]), st.sampled_from(["", "7.0", "8.0", "12.0"]),
+    st.sampled_from(["3.9", "3.10", "3.11", "3.12", "3.13"]),
+)  # fmt: skip
+KNOWN: dict[str, list[Any]] = {
+    "zero_optimization.stage": [0, 1, 2, 3],
+    "gradient_accumulation_steps": [1, 4],
+    "bf16.enabled": [True, False],
+    "world_size": [1, 8],
+}
+SETTINGS = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in KNOWN.items()}).map(Settings)
+
+
+def errors(environment: Environment, settings: Settings) -> set[str]:
+    findings, _ = run_all(Context(environment, MATRIX, settings))
+    return {item.id for item in findings if item.severity is Severity.ERROR}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(versions=SETS, here=MACHINES, told=SETTINGS)
+def test_a_lock_refuses_a_set_exactly_where_the_check_of_its_environment_has_an_error_that_versions_mend(
+    versions: dict[str, str], here: Environment, told: Settings,
+) -> None:  # fmt: skip
+    court = convene(MATRIX, here, told)
+    refused = {item.id for item in court.violated(versions, {}) if not item.soft}
+    found = errors(court.environment(versions, {}), told)
+    assert refused <= found
+    assert bool(refused) is bool(found - errors(court.environment({}, {}), told))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(versions=SETS, installed=SETS, here=MACHINES, told=SETTINGS)
+def test_an_installed_set_is_judged_as_a_lock_of_the_same_versions_is(
+    versions: dict[str, str], installed: dict[str, str], here: Environment, told: Settings,
+) -> None:  # fmt: skip
+    """Whatever was installed before: what `fix` may choose is what `lock` may."""
+    before = convene(MATRIX, here, told).environment(installed, {})
+    lock, fix = convene(MATRIX, here, told), convene(MATRIX, before, told)
+    assert bool([item for item in lock.violated(versions, {}) if not item.soft]) is bool(
+        [item for item in fix.violated(versions, {}) if not item.soft]
+    )
+    assert errors(lock.environment(versions, {}), told) == errors(fix.environment(versions, {}), told)
 
 
 def test_waived_findings_do_not_count() -> None:
