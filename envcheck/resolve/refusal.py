@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations
+from math import comb
 from typing import TYPE_CHECKING
 
 from envcheck.facts.metadata import normalised
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 #: Sets of more nogoods than this are reported as they are: reducing them asks uv about each.
 REDUCED = 12
 
+#: Subsets that are tried after deletion; most of their questions are answered already.
+ENUMERATED = 60
+
 #: So many requirements are tried without their bound.
 TRIED = 4
 
@@ -29,7 +34,8 @@ class Impossible:
     """Why there is no lock.
 
     Attributes:
-        nogoods: Rules that exclude every set together; without any one of them there is one, where `smallest`.
+        nogoods: Rules that exclude every set together. Where `smallest`, without any one of them there is one, and up to some
+            dozens of subsets no fewer rules do.
         refusals: uv's reasons for the branches that are left, each with the conditions it was asked under.
         relaxations: Requirements without whose bound there is a lock, with what it would hold.
         smallest: False where the set of rules was too large to be reduced.
@@ -58,12 +64,16 @@ def explain_refusal(case: Case, found: NoSolution, progress: Callable[[str], Non
 
 
 def _reduce(case: Case, nogoods: Sequence[Nogood]) -> list[Nogood]:
-    """A subset that still excludes everything and from which nothing can be left out (deletion, in order)."""
+    """A smallest subset that still excludes everything: by deletion, then, where they are few, smaller ones by enumeration."""
     kept = list(nogoods)
     for nogood in nogoods:
         fewer = [other for other in kept if other is not nogood]
         if isinstance(case.search(fewer), NoSolution):
             kept = fewer
+    sizes = range(1, len(kept))
+    if sum(comb(len(nogoods), size) for size in sizes) <= ENUMERATED:
+        smaller = (list(found) for size in sizes for found in combinations(nogoods, size))
+        kept = next((found for found in smaller if isinstance(case.search(found), NoSolution)), kept)
     return kept
 
 
