@@ -6,6 +6,7 @@ No script, no network, inline SVG; every text is escaped.
 from __future__ import annotations
 
 import html
+import re
 from typing import TYPE_CHECKING
 
 from envcheck.report import charts
@@ -35,9 +36,18 @@ code { background: var(--soft); padding: 0 .2rem }
 """
 
 
+#: Height of the axis of ratios: what bf16 rounds is not to look like a fault.
+LEAST_RATIO = 0.2
+
+
 def escape(text: str) -> str:
     """`text` as HTML text: no markup, nothing hidden or turned round by control characters."""
     return html.escape(visible(text))
+
+
+def prose(text: str) -> str:
+    """A sentence as HTML: what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def page(outcome: Outcome, report: Report) -> str:
@@ -73,18 +83,24 @@ def _table(results: Sequence[Result]) -> Iterator[str]:
         numbers = f'<td class="number">{one.ratio:.4g}<td class="number">{one.error:.2g}' if one.steps else "<td><td>"
         yield (
             f"<tr><td>ZeRO-{scenario.stage}<td>{escape(scenario.path)}<td>{escape(scenario.dtype)}<td>{scenario.accumulation}"
-            f'<td>{escape(model)}<td class="{mark}">{escape(one.text)}{numbers}</tr>'
+            f'<td>{escape(model)}<td class="{mark}">{prose(one.text)}{numbers}</tr>'
         )
     yield "</tbody></table></div>"
 
 
 def _finding(finding: Finding) -> Iterator[str]:
-    yield f"<h3>{escape(finding.severity.label)}: {escape(finding.title)}</h3><ul>"
+    yield f"<h3>{escape(finding.severity.label)}: {prose(finding.title)}</h3><ul>"
     for reason in finding.because:
-        yield f"<li>{escape(reason)}</li>"
+        yield f"<li>{prose(reason)}</li>"
     yield "</ul>"
     if finding.fixes:
-        yield "<p>Ways out: " + "; or ".join(f"<code>{escape(fix.change)}</code>" for fix in finding.fixes) + "</p>"
+        yield (
+            "<p>Ways out: "
+            + "; or ".join(
+                prose(fix.change) if fix.kind == "do" else f"<code>{escape(fix.change)}</code>" for fix in finding.fixes
+            )
+            + "</p>"
+        )
     if finding.evidence:
         yield "<p>Evidence: " + ", ".join(escape(item.shown) for item in finding.evidence) + "</p>"
 
@@ -97,7 +113,7 @@ def _charts(results: Sequence[Result]) -> Iterator[str]:
         yield f"<h2>ZeRO-{stage}</h2>"
         for one in results:
             if one.scenario.stage == stage and one.steps:
-                yield f'<h3>{escape(one.scenario.id)}: <span class="{"" if one.good else "bad"}">{escape(one.text)}</span></h3>'
+                yield f'<h3>{escape(one.scenario.id)}: <span class="{"" if one.good else "bad"}">{prose(one.text)}</span></h3>'
                 yield '<div class="charts">' + "".join(scenario_charts(one)) + "</div>"
 
 
@@ -114,15 +130,15 @@ def panels(result: Result) -> Iterator[charts.Panel]:
     yield _panel("loss", [step.loss for step in steps], [step.reference_loss for step in steps])
     yield _panel("learning rate", [step.lr for step in steps], rate)
     yield _panel("gradient norm", [step.norm for step in steps], [step.reference_norm for step in steps])
-    yield _panel("update / right update", [step.ratio for step in steps], [1.0 for _ in steps])
+    yield _panel("gradient ratio (update / right update)", [step.ratio for step in steps], [1.0 for _ in steps], LEAST_RATIO)
 
 
-def _panel(title: str, seen: Sequence[float | None], right: Sequence[float | None]) -> charts.Panel:
-    return charts.Panel(title, (charts.Curve("DeepSpeed", seen), charts.Curve("plain torch", right)))
+def _panel(title: str, seen: Sequence[float | None], right: Sequence[float | None], least: float = 0.0) -> charts.Panel:
+    return charts.Panel(title, (charts.Curve("DeepSpeed", seen), charts.Curve("plain torch", right)), least=least)
 
 
 def _remarks(report: Report) -> Iterator[str]:
     lines = [f"not examined: {skip.check}: {skip.reason}" for skip in report.skipped]
     lines += list(report.notes)
     if lines:
-        yield "<h2>Remarks</h2><ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+        yield "<h2>Remarks</h2><ul>" + "".join(f"<li>{prose(line)}</li>" for line in lines) + "</ul>"

@@ -55,6 +55,9 @@ MOST_MARKS = 50
 WIDTH, HEIGHT = 3.0, 1.9
 AXES = (0.18, 0.22, 0.79, 0.65)
 
+#: The y axis spans at least this part of its largest value: the numbers beside it would be longer than their place else.
+LEAST_SPAN = 1e-3
+
 TAG = re.compile(r"<[^<>]+>")
 
 
@@ -74,11 +77,12 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One pair of axes with its curves."""
+    """One pair of axes with its curves; `least` is the smallest height of the y axis: rounding is no news."""
 
     title: str
     curves: Sequence[Curve]
     across: str = "step"
+    least: float = 0.0
 
     def words(self) -> str:
         """The panel for those who cannot see it."""
@@ -150,6 +154,10 @@ def _fill(axes: Any, panel: Panel) -> None:  # noqa: ANN401 - matplotlib has no 
             *curve.points(), color=CURVES[index % len(CURVES)], linestyle=DASHES[index % len(DASHES)], linewidth=1.6,
             marker="o" if len(curve.values) <= MOST_MARKS else "", markersize=3, label=f"curve {index}",
         )  # fmt: skip
+    low, high = axes.get_ylim()
+    missing = max(panel.least, LEAST_SPAN * max(abs(low), abs(high))) - (high - low)
+    if missing > 0:
+        axes.set_ylim(low - missing / 2, high + missing / 2)
     if len(panel.curves) > 1:
         legend = axes.legend()
         for text, curve in zip(legend.get_texts(), panel.curves, strict=True):

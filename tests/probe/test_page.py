@@ -19,7 +19,7 @@ BODY = (
     "start()\n"
     f"write('change', change={HOSTILE!r})\n"
     "for one in request['scenarios']:\n"
-    "    for record in [1]: play(one, 1 / 3)\n"
+    "    play(one, 1 / 3 if one['accumulation'] > 1 else 1.0000004)\n"
     "write('done')\n"
 )
 

@@ -87,3 +87,11 @@ def without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_matplotlib_the_extra_is_named() -> None:
     with pytest.raises(ToolError, match=r"envcheck-ml\[plots\]"):
         charts.require()
+
+
+def test_rounding_is_drawn_flat_and_its_numbers_stay_short() -> None:
+    nearly = Curve("seen", [1.0000001, 1.0000004, 0.9999999])
+    for panel, most in ((Panel("ratio", (nearly,)), 6), (Panel("ratio", (nearly,), least=0.2), 4)):
+        ticks = [word for word in words(draw(panel, "k")) if re.fullmatch(r"[\d.]+", word) and "." in word]
+        assert ticks
+        assert max(map(len, ticks)) <= most
