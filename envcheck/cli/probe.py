@@ -54,7 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Probe and report; returns the exit code."""
-    from envcheck.probe import session, summary  # noqa: PLC0415 - not for --help
+    from envcheck.checks.deep.cache_locks import stale_locks  # noqa: PLC0415 - not for --help
+    from envcheck.probe import session, summary  # noqa: PLC0415 - likewise
 
     if args.html:
         from envcheck.report import charts  # noqa: PLC0415 - only with --html
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             timeout=timeout,
             progress=progress(len(chosen)) if sys.stderr.isatty() else None,
         )
-    report = summary.report(outcome, args.world_size, matrix, session.stale_locks(os.environ))
+    report = summary.report(outcome, args.world_size, matrix, stale_locks(os.environ, outcome.python))
     _side_files(args, outcome, report)
     code = emit(report, args, summary.SCHEMA)
     if outcome.killed and code != ExitCode.USAGE:

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
-from envcheck.checks.deep.caches import STILL, check_caches, include_folder
+import pytest
+
+from envcheck.checks.deep.cache_locks import STILL, held, stale_locks
+from envcheck.checks.deep.caches import check_caches, include_folder
 from envcheck.findings import Finding, Severity
 from tests.deep.trees import install, site_of, target
 
@@ -56,11 +61,54 @@ def test_a_lock_that_nobody_holds(tmp_path: Path) -> None:
     assert (found.id, found.severity, found.certain) == ("extension-cache-lock", Severity.ERROR, True)
 
 
-def test_a_lock_of_a_running_build_is_only_a_warning(tmp_path: Path) -> None:
+def test_a_young_lock_that_nobody_here_holds_may_be_a_build_on_another_machine(tmp_path: Path) -> None:
     (build(tmp_path, own(tmp_path)) / "lock").touch()
     (found,) = outcomes(tmp_path, quiet=5)
     assert isinstance(found, Finding)
     assert (found.severity, found.certain) == (Severity.WARNING, False)
+
+
+#: What torch's FileBaton does: the file made with O_EXCL stays open until the build ends.
+BATON = """import os, sys
+descriptor = os.open(sys.argv[1], os.O_CREAT | os.O_EXCL)
+print("held", flush=True)
+sys.stdin.read()
+os.close(descriptor)
+os.remove(sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc to see open files in")  # noqa: PTH112
+def test_a_lock_is_a_build_while_it_is_held_and_left_over_once_that_was_killed(tmp_path: Path) -> None:
+    path = build(tmp_path, own(tmp_path)) / "lock"
+    with subprocess.Popen([sys.executable, "-c", BATON, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        assert held(str(path))
+        assert outcomes(tmp_path, quiet=1e6) == []
+        child.kill()
+    assert not held(str(path))
+    (found,) = outcomes(tmp_path, quiet=1e6)
+    assert isinstance(found, Finding)
+    assert found.id == "extension-cache-lock"
+
+
+def test_without_proc_only_the_time_decides(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    assert not held(str(tmp_path / "lock"), proc=str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("quiet", [5, STILL + 1])
+def test_the_probe_and_the_deep_check_say_the_same_of_a_lock(quiet: float, tmp_path: Path) -> None:
+    (build(tmp_path, own(tmp_path)) / "lock").touch()
+    newest = max(path.stat().st_mtime for path in (tmp_path / "cache").rglob("*"))
+    told = stale_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path / "cache")}, now=newest + quiet)
+    assert list(told) == outcomes(tmp_path, quiet=quiet)
+    assert len(told) == 1
+
+
+def test_no_cache_holds_no_lock(tmp_path: Path) -> None:
+    assert stale_locks({"XDG_CACHE_HOME": str(tmp_path)}) == stale_locks({}) == ()
 
 
 def test_a_build_for_another_torch(tmp_path: Path) -> None:

@@ -1,43 +1,13 @@
-"""Locks that killed builds leave, and the rules of the matrix that explain a verdict."""
+"""The rules of the matrix that explain a verdict."""
 
 from __future__ import annotations
-
-import os
-from typing import TYPE_CHECKING
 
 import pytest
 
 from envcheck.matrix.database import Matrix, load
-from envcheck.probe import explain, session, spec, userconfig
+from envcheck.probe import explain, spec, userconfig
 from envcheck.probe.attribution import Kind
 from envcheck.probe.compare import Result
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-def lock(folder: Path, age: float) -> Path:
-    place = folder / "py311_cpu" / "deepspeed_shm_comm" / "lock"
-    place.parent.mkdir(parents=True)
-    place.touch()
-    os.utime(place, (1_000_000 - age, 1_000_000 - age))
-    return place
-
-
-def test_an_old_lock_in_the_extension_cache_is_reported(tmp_path: Path) -> None:
-    place = lock(tmp_path, 7200)
-    found = session.stale_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path)}, now=1_000_000)
-    assert [one.id for one in found] == ["extension-cache-lock"]
-    assert found[0].observed == {"lock": str(place), "age": "2.0 h"}
-
-
-def test_a_young_lock_may_be_a_build_that_runs(tmp_path: Path) -> None:
-    lock(tmp_path, 60)
-    assert session.stale_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path)}, now=1_000_000) == ()
-
-
-def test_no_cache_is_no_finding(tmp_path: Path) -> None:
-    assert session.stale_locks({"XDG_CACHE_HOME": str(tmp_path)}) == ()
 
 
 @pytest.fixture(scope="module")
