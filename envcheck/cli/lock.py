@@ -44,14 +44,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--override", metavar="REQ", action="append", default=[], help="replaces what other packages require")
     parser.add_argument("-o", dest="lock", metavar="FILE", default="pylock.toml", help="pylock.toml, or requirements.txt")
     parser.add_argument("--explain", action="store_true", help="say for every watched package why it has its version")
-    _add_target_options(parser)
-    _add_choice_options(parser)
+    add_target_options(parser)
+    add_choice_options(parser)
     add_settings_options(parser)
     add_report_options(parser)
 
 
-def _add_target_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("target (default: this machine and its Python)")
+def add_target_options(parser: argparse.ArgumentParser, title: str = "target (default: this machine and its Python)") -> None:
+    """For which machine and Python the lock is."""
+    group = parser.add_argument_group(title)
     which = group.add_mutually_exclusive_group()
     which.add_argument("--python", metavar="PATH", help="an interpreter or a venv folder: its version and its machine")
     which.add_argument("--snapshot", metavar="FILE", help="lock for the machine of a snapshot; `-` is standard input")
@@ -63,8 +64,9 @@ def _add_target_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--matrices", metavar="DIR", help="another matrix folder (also ENVCHECK_MATRICES)")
 
 
-def _add_choice_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("choice")
+def add_choice_options(parser: argparse.ArgumentParser, title: str = "choice") -> None:
+    """What decides between the versions that are possible."""
+    group = parser.add_argument_group(title)
     group.add_argument("--prefer", metavar="LOCK", help="keep the versions of an existing lock where possible")
     group.add_argument("--waive", metavar="ID=REASON", action="append", default=[], help="accept a rule; written into the lock")
     group.add_argument("--exclude-newer", metavar="DATE", default="", help="nothing uploaded later; makes a lock repeatable")
@@ -103,7 +105,7 @@ def make(args: argparse.Namespace, matrix: Matrix, profile: Profile | None) -> t
     request = read_request(args, matrix, accepted, profile)
     with progress() as say:
         found, meant = elsewhere.solve_with_wheels(request, matrix, progress=say)
-        impossible = None if isinstance(found, Solved) else _explain(*found, say)
+        impossible = None if isinstance(found, Solved) else explain(*found, say)
     if not isinstance(found, Solved):
         assert impossible is not None  # noqa: S101 - made above
         return "", refusal_report(impossible, request)
@@ -127,7 +129,8 @@ def unjudged(lock: Lock) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _explain(case: Case, found: NoSolution, say: Callable[[str], None]) -> Impossible:
+def explain(case: Case, found: NoSolution, say: Callable[[str], None]) -> Impossible:
+    """Why a search ended without a lock."""
     from envcheck.resolve.refusal import explain_refusal  # noqa: PLC0415 - only where there is no lock
 
     return explain_refusal(case, found, say)

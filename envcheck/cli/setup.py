@@ -6,13 +6,13 @@ import contextlib
 import os
 import posixpath
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envcheck.cli.console import add_report_options, emit, write
-from envcheck.cli.inputs import read_environment, read_text
-from envcheck.errors import ExitCode, ToolError, UsageError
+from envcheck.cli.inputs import read_text
+from envcheck.errors import ExitCode, UsageError
 from envcheck.findings import Report, Severity, Skip, StackRow, sort_findings
 
 if TYPE_CHECKING:
@@ -25,12 +25,11 @@ if TYPE_CHECKING:
     from envcheck.reproduce.plan import Plan, Trial
     from envcheck.resolve.lockfile import Lock
 
-#: Seconds that `bash -n` may take.
-PATIENCE = 20.0
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions of `envcheck setup` and their options."""
+    from envcheck.cli import setup_lint  # noqa: PLC0415 - this command's alone
+
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     writer = actions.add_parser("write", help="a lock as a bash script that makes the environment")
     add_plan_options(writer)
@@ -50,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--with-python", metavar="PATH", help="interpreter to make the environment with (default: the first that fits)"
     )
     add_verify(actions.add_parser("verify", help="tell two environments apart by what is installed in them"))
-    add_lint(actions.add_parser("lint", help="what of a setup script will not reproduce"))
+    setup_lint.configure(actions.add_parser("lint", help="what of a setup script will not reproduce"))
 
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
@@ -80,29 +79,19 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a manifest.json that a setup left; given twice, the two are compared (default: .venv/.envcheck/manifest.json)",
     )
-    parser.add_argument("--python", metavar="PATH", help="compare with this environment as it is now")
-    add_report_options(parser)
-
-
-def add_lint(parser: argparse.ArgumentParser) -> None:
-    """The options of `lint`."""
-    parser.add_argument("script", metavar="SCRIPT", help="a bash script; `-` is standard input")
-    facts = parser.add_mutually_exclusive_group()
-    facts.add_argument("--python", metavar="PATH", help="compare wheels also with this interpreter's environment")
-    facts.add_argument("--snapshot", metavar="FILE", help="compare wheels also with these facts")
-    parser.add_argument("--check", action="store_true", help="also what the matrix knows of the versions that the script pins")
-    parser.add_argument("--project", metavar="DIR", help="where the script runs (default: the script's folder)")
-    parser.add_argument("--matrices", metavar="DIR", help="another matrix folder")
+    parser.add_argument("--python", metavar="PATH", help="compare with this environment as it is now, its files too")
     add_report_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one action; returns the exit code."""
+    from envcheck.cli import setup_lint  # noqa: PLC0415 - as above
+
     actions: dict[str, Callable[[argparse.Namespace], int]] = {
         "write": run_write,
         "run": run_plan,
         "verify": run_verify,
-        "lint": run_lint,
+        "lint": setup_lint.run,
     }
     return actions[args.action](args)
 
@@ -245,40 +234,77 @@ def read_plan(args: argparse.Namespace, base: Path, source: Source) -> Plan:
         UsageError: Paths lead out of `base`, or a wheel of the lock is for another environment.
     """
     from envcheck.reproduce.by_hand import by_hand  # noqa: PLC0415 - one action a run
-    from envcheck.reproduce.locks import (  # noqa: PLC0415 - likewise
+    from envcheck.reproduce.locks import read_patches  # noqa: PLC0415 - likewise
+    from envcheck.reproduce.plan import check_path  # noqa: PLC0415 - likewise
+
+    conda, beside = getattr(args, "conda", ""), getattr(args, "beside", False) or (args.action == "run" and args.lock)
+    if conda and not all(letter.isalnum() or letter in "._-" for letter in conda):
+        raise UsageError(f"`--conda {conda}` is not the name of a conda environment")
+    place = relative(args.lock, base) if beside else ""
+    return replace(
+        plan_of_lock(source.text or "", source.where, place, args.requires_python, args.matrices),
+        venv=args.venv if args.action == "run" else check_path(args.venv, "the environment"),
+        conda=conda,
+        patches=read_patches(read_text(args.patches, "patch list"), args.patches) if args.patches else (),
+        editable=relative(args.editable, base) if args.editable else "",
+        by_hand=by_hand(source.profile) if source.profile else None,
+        probe=getattr(args, "probe", False),
+        trial=read_trial(args, base),
+    )
+
+
+def plan_of_lock(text: str, where: str, beside: str, requires_python: str = "", matrices: str | None = None) -> Plan:
+    """The plan that installs a lock and nothing else.
+
+    Args:
+        text: The lock.
+        where: Its name for messages.
+        beside: Its path relative to the script where it stays a file, else empty.
+        requires_python: A range that is stated, or empty.
+        matrices: Another matrix folder, or None.
+
+    Raises:
+        InputError: The lock cannot be used.
+        UsageError: No Python fits it, or one of its wheels is for another environment.
+    """
+    from envcheck.reproduce.locks import (  # noqa: PLC0415 - one action a run
         build_limits,
         machine_of,
         placed,
         pythons_of,
         read_lock,
-        read_patches,
         torch_indexes,
     )
-    from envcheck.reproduce.plan import Plan, check_path  # noqa: PLC0415 - likewise
+    from envcheck.reproduce.plan import Plan  # noqa: PLC0415 - likewise
 
-    text = source.text or ""
-    kind, lock = read_lock(text, source.where)
-    conda, beside = getattr(args, "conda", ""), getattr(args, "beside", False) or (args.action == "run" and args.lock)
-    if conda and not all(letter.isalnum() or letter in "._-" for letter in conda):
-        raise UsageError(f"`--conda {conda}` is not the name of a conda environment")
-    pythons = pythons_of(lock, args.requires_python)
-    refuse_wrong_wheels(lock, pythons.lowest if pythons.lowest == pythons.highest else 0, args, source.where)
+    kind, lock = read_lock(text, where)
+    pythons = pythons_of(lock, requires_python)
+    refuse_wrong_wheels(lock, pythons.lowest if pythons.lowest == pythons.highest else 0, where, matrices)
+    tell_own_files(lock)
     system, machine = machine_of(lock)
     return Plan(
-        placed(text, kind, len(lock.packages), relative(args.lock, base) if beside else ""),
-        venv=args.venv if args.action == "run" else check_path(args.venv, "the environment"),
-        conda=conda,
+        placed(text, kind, len(lock.packages), beside),
         pythons=pythons,
         system=system,
         machine=machine,
         indexes=torch_indexes(lock),
-        patches=read_patches(read_text(args.patches, "patch list"), args.patches) if args.patches else (),
-        editable=relative(args.editable, base) if args.editable else "",
         build=build_limits(lock),
-        by_hand=by_hand(source.profile) if source.profile else None,
-        probe=getattr(args, "probe", False),
-        trial=read_trial(args, base),
     )
+
+
+def tell_own_files(lock: Lock) -> None:
+    """Say which packages a lock takes from files of this machine: there alone it can be installed."""
+    names = []
+    for package in lock.packages:
+        files = [*package.wheels, *([package.sdist] if package.sdist else [])]
+        if any(file.url.startswith(("file:", "/")) for file in files):
+            names.append(f"`{package.name}`")
+    if names:
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")  # noqa: PLR2004 - for reading
+        print(
+            f"envcheck: the lock takes {shown} from files of this machine, and can be installed only where they are",
+            file=sys.stderr,
+        )
 
 
 def read_trial(args: argparse.Namespace, base: Path) -> Trial | None:
@@ -309,14 +335,14 @@ def relative(name: str, base: Path) -> str:
     return posixpath.normpath(found)
 
 
-def refuse_wrong_wheels(lock: Lock, minor: int, args: argparse.Namespace, where: str) -> None:
+def refuse_wrong_wheels(lock: Lock, minor: int, where: str, matrices: str | None) -> None:
     """Refuse a lock whose wheels were compiled for another torch, CUDA, ABI or Python than the lock itself has."""
     from envcheck.checks.context import Context  # noqa: PLC0415 - one action a run
     from envcheck.checks.wheels import check_wheel_names  # noqa: PLC0415 - likewise
     from envcheck.matrix.database import load  # noqa: PLC0415 - likewise
     from envcheck.reproduce.locks import as_environment  # noqa: PLC0415 - likewise
 
-    context = Context(as_environment(lock, minor), load(args.matrices))
+    context = Context(as_environment(lock, minor), load(matrices))
     wrong = [item for item in check_wheel_names(context) if not isinstance(item, Skip) and item.severity is Severity.ERROR]
     if wrong:
         reasons = "; ".join(f"`{item.subjects[0]}`: {', '.join(item.because)}" for item in wrong)
@@ -327,13 +353,18 @@ def refuse_wrong_wheels(lock: Lock, minor: int, args: argparse.Namespace, where:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Compare two environments, one that is here also with what its own pip lists; returns the exit code."""
+    """Compare two environments, one that is here also with its own files and its own pip; returns the exit code."""
     from envcheck.cli.check import parted  # noqa: PLC0415 - one action a run
     from envcheck.reproduce.manifest import differences, rows  # noqa: PLC0415 - likewise
 
     first, second, here = read_pair(args)
     findings, skips = parted(_asked_by_pip(second) if here else [])
     findings += differences(first, second)
+    if here:
+        from envcheck.matrix.database import load  # noqa: PLC0415 - not for two files
+        from envcheck.reproduce.altered import altered_files  # noqa: PLC0415 - likewise
+
+        findings += altered_files(Path(second.where), first.patched, load(None))
     return emit(Report(findings=sort_findings(findings), skipped=tuple(skips), stack=tuple(rows(first, second))), args)
 
 
@@ -353,38 +384,3 @@ def read_pair(args: argparse.Namespace) -> tuple[Manifest, Manifest, bool]:
         place = args.python or str(Path(names[0]).parent.parent)
         manifests.append(take(interpreter(place), tuple(manifests[0].patched)))
     return manifests[0], manifests[1], here
-
-
-# lint
-
-
-def run_lint(args: argparse.Namespace) -> int:
-    """Lint a script; returns the exit code."""
-    from envcheck.matrix.database import load  # noqa: PLC0415 - one action a run
-    from envcheck.reproduce.lint import lint  # noqa: PLC0415 - likewise
-
-    text = read_text(args.script, "script")
-    given = read_environment(args) if args.python or args.snapshot else None
-    folder = Path(args.project) if args.project else Path() if args.script == "-" else Path(args.script).parent
-    report = lint(text, args.script, folder, load(args.matrices), given, check=args.check)
-    return emit(with_syntax(report, text, args.script), args)
-
-
-def with_syntax(report: Report, text: str, where: str) -> Report:
-    """The report with what `bash -n` says; a skip where there is no bash."""
-    from envcheck.process import run as run_child  # noqa: PLC0415 - one action a run
-    from envcheck.reproduce.lint import sort_by_line, syntax_finding  # noqa: PLC0415 - likewise
-
-    environment = {name: value for name, value in os.environ.items() if name not in ("BASH_ENV", "ENV")}
-    try:
-        done = run_child(["bash", "-n"], timeout=PATIENCE, stdin=text, env=environment)
-    except ToolError as error:
-        return _not_parsed(report, error.message)
-    if done.timed_out:
-        return _not_parsed(report, done.outcome)
-    found: list[Finding] = [] if done.returncode == 0 else [syntax_finding(where, done.stderr)]
-    return report._replace(findings=sort_by_line([*report.findings, *found]))
-
-
-def _not_parsed(report: Report, reason: str) -> Report:
-    return report._replace(skipped=(*report.skipped, Skip("bash -n", reason, asked=True)))

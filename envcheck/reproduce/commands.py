@@ -65,6 +65,7 @@ EDITORS = {
 PYTHON = re.compile(r"(?:python|pypy)(?:\d+(?:\.\d+)*)?$")
 PIP = re.compile(r"pip(?:\d+(?:\.\d+)*)?$")
 CONDA = ("conda", "mamba", "micromamba")
+INSTALLS = re.compile(r"(?:^|[\s;&|/])(?:pip[\d.]*|uv|(?:micro)?mamba|conda)(?:\s|$)")
 SYSTEM = ("apt-get", "apt", "yum", "dnf", "apk", "brew", "zypper", "pacman", "snap", "aptitude")
 
 #: Options of `pip install` and `uv pip install` that take a value (pip 26, uv 0.13; `--help` of both).
@@ -136,9 +137,14 @@ class Reading:
     steps: list[Step] = field(default_factory=list)
     folder: str | None = ""
     stack: list[str | None] = field(default_factory=list)
+    outer: list[tuple[int, str | None]] = field(default_factory=list)
 
     def add(self, command: Command) -> None:
-        """Read one command."""
+        """Read one command; at the end of a subshell the folder is again the one before it."""
+        while self.outer and self.outer[-1][0] not in command.subshells:
+            self.folder = self.outer.pop()[1]
+        for begin in command.subshells[len(self.outer) :]:
+            self.outer.append((begin, self.folder))
         self.steps.append(self.step(command))
 
     def step(self, command: Command) -> Step:
@@ -150,7 +156,7 @@ class Reading:
             return Harmless(command)
         touched = touches_site_packages(command)
         if touched is not None:
-            return touched
+            return replace(touched, folder=self.folder)
         for matches, reader in READERS:
             if matches(name):
                 return reader(self, command)
@@ -221,6 +227,7 @@ class Reading:
             frozenset(options.flags),
             locked="--require-hashes" in options.flags,
             folder=self.folder,
+            extras=tuple(word.text for word in options.of("--extra")),
         )
 
     def uv(self, command: Command) -> Step:
@@ -256,6 +263,9 @@ class Reading:
             return self.uv(replace(command, words=words[1:]))
         if texts[:2] in (["-m", "venv"], ["-m", "virtualenv"]):
             return MakeEnvironment(command, texts[1], _version_of_name(command.name))
+        if texts in ([], ["-"]) and (command.given or command.fed_by is not None):
+            known = bool(command.given) and not CHANGES.search(command.given)
+            return Harmless(command) if known else NotUnderstood(command, "it runs a Python program from standard input")
         if texts[:2] == ["-m", "ensurepip"] or not texts or texts[0] in ("-V", "--version", "-h"):
             return Harmless(command)
         if texts[0] == "-c" and not CHANGES.search(" ".join(texts)):
@@ -475,7 +485,7 @@ def _other(command: Command) -> Step:
         return Harmless(command)
     if command.name in CARRIERS and command.name in ("source", "."):
         return _sourced(command)
-    if command.name in CARRIERS and any(PIP.match(word.text.rpartition("/")[2]) for word in command.arguments):
+    if command.name in CARRIERS and any(INSTALLS.search(word.text) for word in command.arguments):
         return NotUnderstood(command, f"`{command.name}` runs what it is given")
     if command.name in HARMLESS or re.fullmatch(r"[A-Za-z_]\w*=.*", command.words[0].text):
         return Harmless(command)

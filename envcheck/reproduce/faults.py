@@ -410,6 +410,22 @@ def not_strict(subject: Subject) -> Iterator[Finding]:
         )
 
 
+def passed_over(subject: Subject) -> Iterator[Finding]:
+    """Installs whose failure the script passes over with `|| true` and the like."""
+    for step in subject.steps:
+        if isinstance(step, Install) and step.command.excused:
+            yield Finding(
+                "script-failure-passed-over",
+                Severity.INFO,
+                f"Where line {step.command.line} fails, the script goes on",
+                because=(step.command.source,),
+                fixes=(Fix("do", "let it fail, or write both cases with `if`"),),
+                evidence=BASH,
+                symptom="What is installed depends on what the index, the network or the compiler did on that day.",
+                place=subject.place(step.command),
+            )
+
+
 def system_packages(subject: Subject) -> Iterator[Finding]:
     """Packages of the operating system, in whatever version it offers."""
     steps = [step for step in subject.steps if isinstance(step, System) and any("=" not in name for name in step.names)]
@@ -438,5 +454,6 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     variables,
     not_understood,
     not_strict,
+    passed_over,
     system_packages,
 )

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from envcheck.facts.model import Absent, Distribution, Environment, Known
+from envcheck.matrix.versions import satisfies
 from envcheck.reproduce.project import Listed, read_conda_file, read_project, read_requirements
-from envcheck.reproduce.steps import Install, MakeEnvironment, Remove, Step
+from envcheck.reproduce.steps import Install, MakeEnvironment, Step
 from envcheck.reproduce.wanted import Kind, Wanted
 
 if TYPE_CHECKING:
@@ -42,51 +43,62 @@ class Intent:
     Attributes:
         asked: Every requirement in the order in which it comes.
         listed: The files that were read or could not be, with the step that names them.
-        pinned_by_constraints: Names that constraint files pin.
+        constraints: What constraint files say.
         python: Python's version where the script says it, or an empty string.
     """
 
     asked: tuple[Asked, ...]
     listed: tuple[tuple[Install, Listed], ...]
-    pinned_by_constraints: frozenset[str]
+    constraints: tuple[Wanted, ...]
     python: str = ""
-    removed: frozenset[str] = frozenset()
+
+    @property
+    def pinned_by_constraints(self) -> frozenset[str]:
+        """Names that constraint files pin."""
+        return frozenset(wanted.name for wanted in self.constraints if wanted.kind is Kind.PINNED)
 
     def final(self) -> dict[str, Asked]:
-        """By name, what decides the version at the end: the last exact one, else the last."""
+        """By name, what decides the version at the end: the last one that is not met by what stands there already."""
         last: dict[str, Asked] = {}
         for item in self.asked:
             name = item.wanted.name
-            loose = item.wanted.kind in (Kind.BARE, Kind.RANGE)
-            if name and not (loose and name in last and "-U" not in item.step.flags and "--upgrade" not in item.step.flags):
+            if name and not (name in last and _met(item, last[name].wanted)):
                 last[name] = item
         return last
+
+
+def _met(item: Asked, before: Wanted) -> bool:
+    """Whether pip leaves a package alone that an earlier line brought, as far as is known."""
+    if {"-U", "--upgrade"} & item.step.flags:
+        return False
+    if item.wanted.kind is Kind.BARE:
+        return True
+    return item.wanted.kind is Kind.RANGE and bool(before.version) and satisfies(before.version, item.wanted.specifier) is True
 
 
 @dataclass(slots=True)
 class _Gathering:
     folder: Path
+    written: dict[str, str] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     listed: list[tuple[Install, Listed]] = field(default_factory=list)
-    constrained: set[str] = field(default_factory=set)
+    constraints: list[Wanted] = field(default_factory=list)
     python: str = ""
-    removed: set[str] = field(default_factory=set)
 
 
 def gather(steps: list[Step], folder: Path) -> Intent:
     """Put together what the steps ask for; `folder` is the script's."""
     state = _Gathering(folder)
     for step in steps:
+        _written(state, step)
         match step:
             case Install():
                 _install(state, step)
             case MakeEnvironment(python=python) if python:
                 state.python = python
-            case Remove(names=names):
-                state.removed.update(names)
             case _:
                 pass
-    return Intent(tuple(state.asked), tuple(state.listed), frozenset(state.constrained), state.python, frozenset(state.removed))
+    return Intent(tuple(state.asked), tuple(state.listed), tuple(state.constraints), state.python)
 
 
 def _install(state: _Gathering, step: Install) -> None:
@@ -101,8 +113,16 @@ def _install(state: _Gathering, step: Install) -> None:
         if not step.tool.startswith("uv sync"):
             _add_listed(state, step, _file(state, step, name))
     for name in step.constraints:
-        found = _file(state, step, name)
-        state.constrained.update(item.name for item in found.wanted if item.kind is Kind.PINNED)
+        state.constraints += _file(state, step, name).wanted
+
+
+def _written(state: _Gathering, step: Step) -> None:
+    """Remember what `cat > FILE <<END` writes, where all of it is known."""
+    command = step.command
+    name = posixpath.normpath(command.writes) if command.writes else ""
+    plain = bool(command.given) and "$" not in command.given and "`" not in command.given
+    if command.name == "cat" and not command.arguments and plain and name and not name.startswith(("/", "..")):
+        state.written[name] = command.given
 
 
 def _first_version(specifier: str) -> str:
@@ -120,16 +140,16 @@ def _add_listed(state: _Gathering, step: Install, listed: Listed) -> None:
         state.asked += [Asked(wanted, own, listed.file) for wanted in listed.wanted if wanted.name != "python"]
 
 
-def _place(state: _Gathering, step: Install, name: str) -> tuple[Path, str] | None:
-    """A path that the script names, and how it is shown; None where it is not known or leads elsewhere."""
+def place_of(folder: Path, step: Install, name: str) -> tuple[Path, str] | None:
+    """A path that the script in `folder` names, and how it is shown; None where it is not known or leads elsewhere."""
     if step.folder is None or name.startswith(("/", "~", "$", "<")) or "$" in name:
         return None
     shown = posixpath.normpath(posixpath.join(step.folder, name))
-    return (state.folder / shown, shown) if not shown.startswith("..") else None
+    return (folder / shown, shown) if not shown.startswith("..") else None
 
 
 def _project(state: _Gathering, step: Install, wanted: Wanted) -> Listed:
-    place = _place(state, step, wanted.url)
+    place = place_of(state.folder, step, wanted.url)
     if place is None:
         return Listed(f"{wanted.url}/pyproject.toml", reason="where it lies is not known from the script")
     path, shown = place
@@ -137,11 +157,15 @@ def _project(state: _Gathering, step: Install, wanted: Wanted) -> Listed:
 
 
 def _file(state: _Gathering, step: Install, name: str) -> Listed:
-    place = _place(state, step, name)
+    place = place_of(state.folder, step, name)
     if place is None:
         return Listed(name, reason="where it lies is not known from the script")
-    reader = read_conda_file if step.tool.startswith("conda") and name.endswith((".yml", ".yaml")) else read_requirements
-    return reader(*place)
+    path, shown = place
+    if step.tool.startswith("conda") and name.endswith((".yml", ".yaml")):
+        return read_conda_file(path, shown)
+    if path.name in ("pyproject.toml", "setup.cfg", "setup.py"):
+        return read_project(path.parent, shown.removesuffix(path.name), step.extras)
+    return read_requirements(path, shown, text=state.written.get(shown))
 
 
 def environment(intent: Intent, given: Environment | None = None) -> Environment:

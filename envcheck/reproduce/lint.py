@@ -47,9 +47,7 @@ def lint(text: str, where: str, folder: Path, matrix: Matrix, given: Environment
     Raises:
         InputError: It is no bash script that can be read.
     """
-    script = parse(text, where)
-    steps = read_steps(script)
-    subject = Subject(where, script, tuple(steps), gather(steps, folder))
+    subject = study(text, where, folder)
     findings = [finding for rule in RULES for finding in rule(subject)]
     findings += wheel_findings(subject, matrix, given)
     if check:
@@ -57,8 +55,19 @@ def lint(text: str, where: str, folder: Path, matrix: Matrix, given: Environment
     return Report(
         findings=sort_by_line(findings),
         stack=(StackRow("script", where), *rows(subject)),
-        extra={"script": where, "steps": [plain_step(step) for step in steps if not isinstance(step, Harmless)]},
+        extra={"script": where, "steps": [plain_step(step) for step in subject.steps if not isinstance(step, Harmless)]},
     )
+
+
+def study(text: str, where: str, folder: Path) -> Subject:
+    """A script as what the rules look at; the arguments are those of `lint`.
+
+    Raises:
+        InputError: It is no bash script that can be read.
+    """
+    script = parse(text, where)
+    steps = read_steps(script)
+    return Subject(where, script, tuple(steps), gather(steps, folder))
 
 
 def sort_by_line(findings: list[Finding]) -> tuple[Finding, ...]:

@@ -197,8 +197,9 @@ def _patch(entry: object, number: int, problems: list[str]) -> Patch | None:
     for key, value in texts.items():
         if not isinstance(value, str):
             problems.append(f"patch {number}: `{key}` must be a text")
-        elif key in ("before", "after") and not (SHA256.fullmatch(value) or (key == "before" and value == "absent")):
-            problems.append(f"patch {number}: `{key}` must be a SHA-256 digest" + (", or `absent`" if key == "before" else ""))
+        elif key in ("before", "after") and not (SHA256.fullmatch(value) or (key == "before" and value in ("absent", "locked"))):
+            more = ", or `absent`, or `locked`" if key == "before" else ""
+            problems.append(f"patch {number}: `{key}` must be a SHA-256 digest{more}")
         elif key in ("file", "source"):
             try:
                 check_path(value, f"`{key}`")

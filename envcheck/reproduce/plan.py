@@ -52,7 +52,8 @@ class Patch:
     Attributes:
         file: Below site-packages.
         source: Below the script's folder.
-        before: SHA-256 of the installed file that it replaces, or `absent`.
+        before: SHA-256 of the installed file that it replaces, `absent`, or `locked`: what the lock's own wheel brought there, by
+            its RECORD.
         after: SHA-256 of the file that is copied.
     """
 
@@ -103,11 +104,11 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class ByHand:
-    """What a project's profile leaves to be done after its lock is installed.
+    """What a project's profile, or the script that a lock was made from, leaves to be done after the lock is installed.
 
     Attributes:
-        profile: Its id, for `envcheck check --profile`.
-        packages: Normalised names of what is then put in; their coming is no change of the environment.
+        profile: Its id, for `envcheck check --profile`; empty where it is a script that was locked.
+        packages: Normalised names of what is then put in; their coming is no change of the environment. `*`: nobody knows what.
         left_out: A line for each package that no lock holds.
         steps: Its steps, a line each.
     """
@@ -161,6 +162,11 @@ class Plan:
     def patches_json(self) -> str:
         """The patches as the keeper takes them."""
         return json.dumps([asdict(patch) for patch in self.patches], sort_keys=True)
+
+
+def plain_line(text: str) -> str:
+    """A text on one line, with `?` for what would move a terminal's cursor or hide what stands there."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def check_path(text: str, what: str) -> str:

@@ -94,6 +94,18 @@ def _pyproject(text: str, extras: frozenset[str]) -> tuple[list[str], str] | Non
     return lines, str(project.get("name", ""))
 
 
+def build_requires(folder: Path) -> list[str]:
+    """What builds a project: `build-system.requires` of its pyproject.toml, or setuptools where that says nothing (PEP 518)."""
+    import tomli  # noqa: PLC0415 - only where there is a project
+
+    try:
+        document = tomli.loads(_text(folder / "pyproject.toml") or "")
+    except (tomli.TOMLDecodeError, RecursionError):
+        document = {}
+    table = document.get("build-system")
+    return _texts(table.get("requires")) if isinstance(table, dict) and "requires" in table else ["setuptools"]
+
+
 def _chosen(groups: dict[str, object], extras: frozenset[str]) -> list[str]:
     return [line for name, value in groups.items() if normalised(name) in extras for line in _texts(value)]
 
@@ -144,9 +156,9 @@ def _setup_py(text: str, extras: frozenset[str]) -> tuple[list[str], str] | None
     return lines, str(given.get("name", ""))
 
 
-def read_requirements(path: Path, shown: str, depth: int = 0) -> Listed:
-    """A pip requirements file, the files it includes too."""
-    text = _text(path)
+def read_requirements(path: Path, shown: str, depth: int = 0, text: str | None = None) -> Listed:
+    """A pip requirements file, the files it includes too; `text` is its content where the script itself writes it."""
+    text = _text(path) if text is None else text
     if text is None:
         return Listed(shown, reason="it is not there beside the script")
     lines = _Lines()

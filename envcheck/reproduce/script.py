@@ -31,10 +31,14 @@ ASKS_FOR_SITE = re.compile(r"getsitepackages|get_python_lib|sysconfig|purelib|pl
 #: Each byte as the parser gets it: itself, or a letter where it is no ASCII.
 HIDDEN = bytes(range(0x80)) + b"x" * 0x80
 
+#: Commands after a `||` that do not pass the failure over.
+ENDS = ("exit", "return", "die", "fail", "false", "kill", "break")
+
 SHELLS = ("sh", "bash", "dash", "ksh", "ash")
 
-#: Words before a command that change nothing about what it installs; sudo's options with a value are rare enough to leave.
-PREFIXES = ("sudo", "command", "exec", "nohup", "time", "builtin", "env", "nice", "stdbuf", "retry")
+#: Words before a command that change nothing about what it installs, a Dockerfile's RUN among them; sudo's options with a value
+#: are rare enough to leave.
+PREFIXES = ("sudo", "command", "exec", "nohup", "time", "builtin", "env", "nice", "stdbuf", "retry", "RUN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class Command:
         writes: Target of `> FILE`, or an empty string.
         given: Text of a here-document or here-string.
         environment: Assignments before the command.
+        subshells: The subshells that it runs in, outermost first, each by the byte where it begins; their `cd` ends with them.
+        excused: Whether its failure is passed over by what follows a `||`.
     """
 
     words: tuple[Word, ...]
@@ -80,6 +86,8 @@ class Command:
     writes: str = ""
     given: str = ""
     environment: tuple[tuple[str, str], ...] = ()
+    subshells: tuple[int, ...] = ()
+    excused: bool = False
 
     @property
     def name(self) -> str:
@@ -175,6 +183,7 @@ class Walk:
     branches: list[Branch] = field(default_factory=list)
     assigned: list[set[str]] = field(default_factory=list)
     captured: bool = False
+    subshells: list[int] = field(default_factory=list)
     visits: int = 0
     source: bytes = b""
 
@@ -207,9 +216,14 @@ class Walk:
     def finish(self) -> None:
         """Name the functions that nobody called."""
         for name, (node, source) in self.functions.items():
-            self.source = source
             if name not in self.called:
-                self.skip(node, f"function `{name}` is never called here")
+                self.lost(name, node, source)
+
+    def lost(self, name: str, node: Node, source: bytes) -> None:
+        """Note a function that nobody called."""
+        before, self.source = self.source, source
+        self.skip(node, f"function `{name}` is never called here")
+        self.source = before
 
     def skip(self, node: Node, reason: str) -> None:
         """Note a part that was not followed."""
@@ -224,7 +238,11 @@ class Walk:
         """Remember the body; it is followed where the function is called."""
         name, body = node.child_by_field_name("name"), node.child_by_field_name("body")
         if name is not None and body is not None:
+            before = self.functions.get(self.text(name))
+            if before is not None and self.text(name) not in self.called:
+                self.lost(self.text(name), *before)
             self.functions[self.text(name)] = (body, self.source)
+            self.called.discard(self.text(name))
 
     # Conditions
 
@@ -269,9 +287,13 @@ class Walk:
     def on_list(self, node: Node) -> None:
         """`a && b` runs both unless something failed; `a || b` the second only in some cases."""
         left, *right = node.named_children
+        start = len(self.commands)
         self.visit(left)
         if any(child.type == "||" for child in node.children):
+            end = len(self.commands)
             self.arm(right, Branch(node.start_byte, -1))
+            if not any(command.name in ENDS for command in self.commands[end:]):
+                self.commands[start:end] = [replace(command, excused=True) for command in self.commands[start:end]]
         else:
             for child in right:
                 self.visit(child)
@@ -289,6 +311,14 @@ class Walk:
             return
         self.assign(name, None)
         self.arm(body, Branch(node.start_byte, -1))
+
+    def on_subshell(self, node: Node) -> None:
+        """`( ... )`: what it changes of the shell ends with it."""
+        before = dict(self.variables)
+        self.subshells.append(node.start_byte)
+        self.children(node)
+        self.subshells.pop()
+        self.variables = before
 
     # Variables
 
@@ -416,6 +446,7 @@ class Walk:
                 tuple(self.branches),
                 self.captured,
                 environment=tuple(environment),
+                subshells=tuple(self.subshells),
             )
         )
 

@@ -23,6 +23,7 @@ class Install:
         flags: Options without a value that matter, with their leading dashes.
         locked: True where the tool installs what a lock file says.
         folder: The folder the command runs in, relative to the script's; None where it is not known.
+        extras: Of a project's file that is given with `-r`.
     """
 
     command: Command
@@ -34,6 +35,7 @@ class Install:
     flags: frozenset[str] = frozenset()
     locked: bool = False
     folder: str | None = ""
+    extras: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,13 @@ class MakeEnvironment:
 
 @dataclass(frozen=True, slots=True)
 class TouchSitePackages:
-    """Files copied, moved, removed or edited inside site-packages."""
+    """Files copied, moved, removed or edited inside site-packages; `folder` is the one it runs in, None where not known."""
 
     command: Command
     verb: str
     target: str
     sources: tuple[str, ...] = ()
+    folder: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

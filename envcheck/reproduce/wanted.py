@@ -130,6 +130,8 @@ def _address(text: str, url: str, name: str, extras: tuple[str, ...]) -> Wanted:
 
 
 def _path(text: str, bare: str) -> Wanted:
+    if "*" in bare or "?" in bare:
+        return Wanted(text, Kind.UNKNOWN)
     path, bracket, rest = bare.partition("[") if bare.endswith("]") else (bare, "", "")
     extras = tuple(sorted(item.strip() for item in rest.rstrip("]").split(",") if item.strip())) if bracket else ()
     if path.endswith(".whl"):

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tomli
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from envcheck.cli.main import main
 from envcheck.facts.model import Environment, Known
@@ -24,8 +26,8 @@ def matrix() -> Matrix:
     return load()
 
 
-def judge(text: str, matrix: Matrix, folder: Path = Path("/nonexistent"), given: Environment | None = None) -> list[Finding]:
-    return list(lint(text, "s.sh", folder, matrix, given).findings)
+def judge(text: str, matrix: Matrix, folder: Path = Path("/nonexistent"), facts: Environment | None = None) -> list[Finding]:
+    return list(lint(text, "s.sh", folder, matrix, facts).findings)
 
 
 def ids(text: str, matrix: Matrix, folder: Path = Path("/nonexistent")) -> list[tuple[int, str]]:
@@ -92,6 +94,22 @@ def test_every_step_of_a_script_is_listed_in_order(folder: str, matrix: Matrix) 
         ("xargs pip install < list", [(1, "step-not-understood")]),
         ("poetry install", [(1, "step-not-understood")]),
         ("uv sync --locked", []),
+        ("(cd sub && true)\npip install -r nowhere.txt", [(2, "requirements-not-read")]),
+        ("cat >r.txt <<E\na==1\nb\nE\npip install -r r.txt", [(5, "project-pulls-unpinned")]),
+        ("cat >r.txt <<E\na==1\nE\npip install -r r.txt", []),
+        ("cat >r.txt <<E\na==$V\nE\npip install -r r.txt", [(4, "requirements-not-read")]),
+        ("pip install -r <(grep -v torch r.txt)", [(1, "requirements-not-read")]),
+        ("pip install a==1 || true", [(1, "failure-passed-over")]),
+        ("pip install a==1 || exit 1", []),
+        ("pip install a==1 || { echo no; exit 1; }", []),
+        ("pip install ./dist/*.whl", [(1, "install-depends")]),
+        ("RUN pip install torch", [(1, "unpinned-install")]),
+        ("FROM x\nCOPY a b", [(1, "step-not-understood"), (2, "step-not-understood")]),
+        ("python - <<E\nimport os; os.system('pip install a')\nE", [(1, "step-not-understood")]),
+        ("python - <<E\nprint(1)\nE", []),
+        ("bash <<E\npip install a\nE", [(1, "step-not-understood")]),
+        ("echo 'import x' | python", [(1, "step-not-understood")]),
+        ("conda env create -f nowhere.yml", [(1, "requirements-not-read")]),
     ],
 )
 def test_each_rule_speaks_where_it_should_and_is_silent_beside_it(
@@ -110,7 +128,7 @@ def test_a_wheel_is_compared_with_the_given_facts(matrix: Matrix) -> None:
     assert judge(text, matrix)[0].severity.label == "info"
     (found,) = [
         item
-        for item in judge(text, matrix, given=Environment(facts={"python": Known("3.11.7")}))
+        for item in judge(text, matrix, facts=Environment(facts={"python": Known("3.11.7")}))
         if item.severity.label == "error"
     ]
     assert found.id == "script-wheel-for-another-environment"
@@ -142,6 +160,39 @@ def test_requirement_files_and_constraints_beside_the_script_are_read(matrix: Ma
 def test_a_project_is_read_without_running_it(name: str, text: str, expected: str, matrix: Matrix, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     assert ids("pip install -e .", matrix, tmp_path) == [(1, expected)]
+
+
+def test_requirements_of_a_projects_own_file_are_its_dependencies(matrix: Matrix, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project]\ndependencies = ['a==1']\noptional-dependencies = { dev = ['b'] }\n")
+    assert ids("uv pip install -r pyproject.toml", matrix, tmp_path) == []
+    assert ids("uv pip install -r pyproject.toml --extra dev", matrix, tmp_path) == [(1, "project-pulls-unpinned")]
+
+
+#: Ways to write a command, with `%` where it stands.
+WAYS = (
+    "%", "( cd x && % )", "{ %; } &", "if a; then %; else b; fi", "if a; then b; else %; fi", "case $1 in a) %;; *) c;; esac",
+    "for i in 1 2; do %; done", "for i in *.x; do %; done", "while read -r l; do %; done < f", "f() { %; }\nf", "g() { %; }",
+    "a && %", "a || %", "% || true", "% | tee log", "x=$(%)", "echo $(%)", "sudo -H %", "RUN %", "bash -c '%'", "eval '%'",
+    "bash <<E\n%\nE", "python - <<E\nimport os; os.system('%')\nE", "ssh h %", "docker run i %", "xargs -n1 % < f", "time %",
+    "nohup % > log 2>&1 &", "trap '%' EXIT", "diff <(%) x", "until %; do sleep 1; done", "! %", "((1)) && %", "[[ -f x ]] && %",
+    "cat <<E | bash\n%\nE", "coproc %", "$RUN %", "if %; then b; fi", "select i in a; do %; done", 'make x="$(%)"',
+    "source <(%)", "conda run -n e %", "env A=1 %", "parallel % ::: a", "find . -exec % \\;", "echo '%' | sh",
+    "(((", "fi", "<<E\n%",
+)  # fmt: skip
+
+
+@settings(max_examples=80)
+@given(ways=st.lists(st.sampled_from(WAYS), min_size=1, max_size=6))
+def test_no_install_of_a_script_is_dropped_however_it_is_written(ways: list[str], matrix: Matrix) -> None:
+    lines = [way.replace("%", f"pip install name{number}x==1") for number, way in enumerate(ways)]
+    report = lint("\n".join(lines), "s.sh", Path("/nonexistent"), matrix)
+    told = " ".join(map(str, report.extra["steps"])) + " ".join(f"{item.title} {item.because}" for item in report.findings)
+    places = {int(item.place.split(":")[1]) for item in report.findings if item.id == "script-step-not-understood"}
+    begin = 1
+    for number, line in enumerate(lines):
+        end = begin + line.count("\n") + 1
+        assert "%" not in ways[number] or f"name{number}x" in told or places & set(range(begin, end)), line
+        begin = end
 
 
 @pytest.mark.parametrize("form", ["text", "json", "markdown", "sarif"])

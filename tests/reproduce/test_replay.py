@@ -116,6 +116,7 @@ def test_a_run_completes_what_a_script_began_and_the_other_way_round(project: Pa
 def test_what_was_changed_since_is_made_anew_and_what_was_there_before_is_kept(project: Path) -> None:
     assert main(RUN) == 0
     whole = tree(project / ".venv")
+    assert main(["setup", "verify"]) == 0
     site = project / ".venv" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
     (site / "tiny_2-1.2.dist-info" / "RECORD").unlink()
     assert main(["setup", "verify"]) == 1
@@ -337,3 +338,19 @@ def test_a_conda_environment_is_made_once_and_made_anew_where_it_was_cut_off(pro
     (state / "begun").touch()
     assert bash(script, "--no-check", CONDA_EXE=str(conda)).returncode == 0
     assert len((project / "calls").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(("change", "finding"), [(b"changed\n", "record-files-altered"), (None, "record-files-missing")])
+def test_verify_names_a_file_that_is_no_longer_what_the_wheel_brought(
+    change: bytes | None, finding: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(RUN) == 0
+    (file,) = (project / ".venv").glob("lib/python3*/site-packages/tiny_1/1.py")
+    file.unlink()
+    if change is not None:
+        file.write_bytes(change)
+    capsys.readouterr()
+    assert main(["setup", "verify", "--format", "json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (found["id"], found["subjects"]) == (finding, ["tiny-1"])
+    assert "tiny_1/1.py" in found["because"]

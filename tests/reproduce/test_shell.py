@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from envcheck.cli.main import main
 from envcheck.errors import InputError
-from envcheck.reproduce.plan import LockKind, Patch, PlacedLock, Plan, Pythons, Trial
+from envcheck.reproduce.plan import ByHand, LockKind, Patch, PlacedLock, Plan, Pythons, Trial
 from envcheck.reproduce.shell import assignments, index_options, program, script_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -78,6 +78,8 @@ def test_no_value_of_a_plan_is_run_by_bash(data: st.DataObject, tmp_path_factory
         indexes=(text(), text()),
         patches=(Patch(text(), text(), text(), text()),),
         editable=text(),
+        build=(text(), text()),
+        by_hand=ByHand(text(), (text(),), (text(), text()), (text(),)),
         trial=Trial(PlacedLock(LockKind.PYLOCK, path=text()), text()),
     )
     folder = tmp_path_factory.mktemp("dry")
@@ -93,6 +95,54 @@ def test_no_value_of_a_plan_is_run_by_bash(data: st.DataObject, tmp_path_factory
     lock = values[len(wanted)]
     assert lock == (plan.lock.text if plan.lock.text.endswith("\n") else plan.lock.text + "\n")
     assert list(folder.iterdir()) == []
+
+
+#: A stand-in that makes a venv where it is told to, installs nothing, and keeps what it was told.
+STUB = """#!/bin/bash
+if [ "$1" = --version ]; then echo "uv 0.13.9"; exit; fi
+printf '%s\\0' "$@" >>"$STUB_TOLD"
+if [ "$1" = venv ]; then exec "$PYTHON" -m venv --without-pip "${@: -1}"; fi
+"""
+
+
+@pytest.mark.slow
+@settings(max_examples=12, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(data=st.data())
+def test_nothing_in_a_plan_is_run_when_the_script_runs(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The whole script in a real bash, with a stand-in for uv: every text reaches its program as it is, and none is run."""
+
+    def text() -> str:
+        return data.draw(TEXTS)
+
+    folder = tmp_path_factory.mktemp("run")
+    told, checked = folder / "told", folder / "checked"
+    plan = Plan(
+        PlacedLock(LockKind.REQUIREMENTS, text=f"{text()}\n{text()}=={text()} ; {text()}\n--hash={text()}\n"),
+        indexes=(text(), text()),
+        patches=(Patch(text() or "a", text() or "b", text(), text()),) if data.draw(st.booleans()) else (),
+        build=(text(),),
+        by_hand=ByHand(text(), (text(),), (text(), text()), (text(),)),
+        probe=True,
+    )
+    for name, content in (("uv", STUB), ("fake", f"#!/bin/bash\nprintf '%s\\0' \"$@\" >>{checked}\n")):
+        (folder / name).write_text(content)
+        (folder / name).chmod(0o755)
+    (folder / "s.sh").write_text(script_of(plan, "s.sh"))
+    environment = {
+        "PATH": f"{folder}:/usr/bin:/bin", "PYTHON": sys.executable, "STUB_TOLD": str(told), "ENVCHECK": str(folder / "fake"),
+        "HOME": str(folder),
+    }  # fmt: skip
+    done = subprocess.run(
+        ["bash", "s.sh"], capture_output=True, cwd=folder, env=environment, check=False, timeout=120, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode in ((0,) if not plan.patches else (2, 4)), done.stderr
+    assert not [path for path in folder.rglob("*") if path.name == "canary"]
+    arguments = told.read_bytes().decode().split("\0")
+    assert [word for word in index_options(plan) if word not in arguments] == []
+    lock = (folder / ".venv" / ".envcheck" / "requirements.txt").read_bytes().decode()
+    assert lock == plan.lock.text
+    if not plan.patches and plan.by_hand and plan.by_hand.profile:
+        assert plan.by_hand.profile in checked.read_bytes().decode().split("\0")
 
 
 @given(TEXTS)

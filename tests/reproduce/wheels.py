@@ -30,11 +30,13 @@ def row(name: str, data: bytes) -> str:
 
 def make_wheel(
     folder: Path, name: str, version: str, files: dict[str, bytes] | None = None, *, tag: str = "py3-none-any", script: str = "",
+    requires: tuple[str, ...] = (),
 ) -> Wheel:  # fmt: skip
     stem = name.replace("-", "_")
     info = f"{stem}-{version}.dist-info"
     content = dict(files or {f"{stem}/__init__.py": f"version = {version!r}\n".encode()})
     content[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
+    content[f"{info}/METADATA"] += "".join(f"Requires-Dist: {line}\n" for line in requires).encode()
     content[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n".encode()
     if script:
         content[f"{info}/entry_points.txt"] = f"[console_scripts]\n{script} = {stem}:main\n".encode()

@@ -107,6 +107,8 @@ def unchanged(folder: str, by_hand: list[str]) -> bool:
     except ValueError:
         return False
     known, found = before.get("distributions", {}), distributions()
+    if "*" in by_hand:
+        return True
     names = (set(known) | set(found)) - set(by_hand)
     return all(known.get(name) == found.get(name) for name in names)
 
@@ -176,10 +178,10 @@ def patch(base: str, plan: str) -> None:
         found = sha256(before) if before is not None else "absent"
         if found == entry["after"]:
             continue
-        if found != entry["before"]:
+        expected = entry["before"] if entry["before"] != "locked" else recorded(entry["file"])
+        if found != expected:
             fail(
-                "%s is not the file that the patch is for\n  expected sha256 %s\n  found    sha256 %s"
-                % (target, entry["before"], found)
+                "%s is not the file that the patch is for\n  expected sha256 %s\n  found    sha256 %s" % (target, expected, found)
             )
         data = content(os.path.join(base, entry["source"]))
         if data is None:
@@ -189,6 +191,20 @@ def patch(base: str, plan: str) -> None:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         # To a name of its own first, and renamed: the file there may be a hard link into the cache of the installer.
         store(target, data)
+
+
+def recorded(file: str) -> str:
+    """The SHA-256 that a RECORD gives for an installed file, as hex digits; absent where none lists it."""
+    import base64
+    import csv
+
+    for root in site_packages():
+        for name in sorted(os.listdir(root)) if os.path.isdir(root) else []:
+            record = content(os.path.join(root, name, "RECORD")) if name.endswith(".dist-info") else None
+            for row in csv.reader((record or b"").decode("utf-8", "replace").splitlines()):
+                if len(row) > 1 and row[0] == file and row[1].startswith("sha256="):
+                    return base64.urlsafe_b64decode(row[1][7:] + "==").hex()
+    return "absent"
 
 
 def distributions() -> dict[str, dict[str, Any]]:
