@@ -45,9 +45,7 @@ def notes(context: Context) -> list[str]:
 def _nearest(context: Context) -> Iterator[tuple[int, int, int]]:
     """For each set of which every package is here and most fit: how many do not, minus its size, its number."""
     index = context.matrix.index
-    for number in range(len(index)):
-        if index.sketch(number).status != "good":
-            continue
+    for number in index.of_status("good"):
         packages = [item.fields for item in index.conditions(number) if item.kind == PACKAGE]
         present = [(name, spec) for name, spec in packages if spec != ABSENT]
         if len(packages) < SMALLEST or not all(name in context.environment.packages for name, _ in present):

@@ -102,7 +102,7 @@ class Matrix:
 
     def good(self) -> Iterator[Rule]:
         """The known-good combinations, in file order; the text of no other rule is read."""
-        return (self.rule(number) for number in range(len(self)) if self.index.sketch(number).status == "good")
+        return (self.rule(number) for number in self.index.of_status("good"))
 
     def candidates(self, environment: Environment) -> Iterator[Rule]:
         """The rules that no package condition rules out."""

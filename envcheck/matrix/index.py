@@ -6,7 +6,7 @@ when it has something to say. What a growing database costs is one set operation
 
 from __future__ import annotations
 
-from itertools import compress
+from itertools import chain, compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envcheck.matrix.conditions import comparison_holds, fact_holds, package_holds, setting_holds
@@ -48,14 +48,19 @@ class Candidate(NamedTuple):
     Attributes:
         number: Its place in the matrix.
         sketch: How it speaks.
-        conditions: All parts of its condition.
-        open: Those of which it is not known whether they hold; in the rule's order.
+        open: The parts of its condition of which it is not known whether they hold; in the rule's order.
+        whole: Where the other parts are.
     """
 
     number: int
     sketch: Sketch
-    conditions: tuple[Condition, ...]
     open: tuple[Condition, ...]
+    whole: Index
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """All parts of its condition."""
+        return self.whole.conditions(self.number)
 
     def opened(self, kind: str) -> list[Condition]:
         """The open parts of one kind."""
@@ -132,15 +137,18 @@ class Index:
             place: package_holds(environment, *item.fields)
             for place, item in enumerate(self._conditions) if item.kind == PACKAGE
         }  # fmt: skip
-        wrong = {place for place, truth in known.items() if truth is False}
-        for number in self._left(wrong):
-            places = self._rules[number]
-            for place in places:
-                if place not in known:
-                    known[place] = holds(self._conditions[place], environment, settings, kinds)
-            if not any(known[place] is False for place in places):
-                opened = tuple(self._conditions[place] for place in places if known[place] is None)
-                yield Candidate(number, self.sketch(number), self.conditions(number), opened)
+        left = [self._rules[number] for number in self._left(_of(known, False))]
+        for place in set(chain.from_iterable(left)).difference(known):
+            known[place] = holds(self._conditions[place], environment, settings, kinds)
+        unknown = _of(known, None)
+        for number in self._left(_of(known, False)):
+            opened = tuple(self._conditions[place] for place in self._rules[number] if place in unknown)
+            yield Candidate(number, self.sketch(number), opened, self)
+
+    def of_status(self, status: str) -> list[int]:
+        """The numbers of the rules with a status."""
+        wanted = {place for place, sketch in enumerate(self._sketches) if sketch.status == status}
+        return [number for number, place in enumerate(self._sketch_of) if place in wanted]
 
     def fitting(self, environment: Environment) -> list[int]:
         """The numbers of the rules that no package condition rules out."""
@@ -152,6 +160,10 @@ class Index:
 
     def _left(self, wrong: set[int]) -> list[int]:
         return list(compress(range(len(self._rules)), map(wrong.isdisjoint, self._rules)))
+
+
+def _of(known: Mapping[int, bool | None], truth: bool | None) -> set[int]:
+    return {place for place, found in known.items() if found is truth}
 
 
 def pack(rules: Sequence[Rule]) -> dict[str, Any]:
