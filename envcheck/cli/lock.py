@@ -267,7 +267,7 @@ def report(
     watched = [package for package in lock.packages if package.because]
     rows = [StackRow("lock", args.lock, f"{len(lock.packages)} packages, Python {request.python}, {request.platform}")]
     rows += [StackRow(package.name, package.version) for package in watched]
-    notes = [f"{package.name} {package.version}: {line}" for package in watched for line in package.because]
+    notes = [f"{package.name} {package.version}".rstrip() + f": {line}" for package in watched for line in package.because]
     if not args.explain:
         notes = [f"{name}: not {one.text}: {one.title} ({one.id})" for one, name in decisive(found.case, found.solution)]
     provenance = lock.provenance

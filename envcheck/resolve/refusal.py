@@ -37,7 +37,7 @@ class Impossible:
         nogoods: Rules that exclude every set together. Where `smallest`, without any one of them there is one, and up to some
             dozens of subsets no fewer rules do.
         refusals: uv's reasons for the branches that are left, each with the conditions it was asked under.
-        relaxations: Requirements without whose bound there is a lock, with what it would hold.
+        relaxations: Requirements without whose bound there is a lock, with what it would hold; or these reasons fall, at least.
         smallest: False where the set of rules was too large to be reduced.
     """
 
@@ -97,9 +97,12 @@ def _relaxations(
             continue
         tried += 1
         progress(f"trying without the bound of `{line}`")
-        solved = open_case(_without(case.request, line), case.matrix, progress).search()
+        without = open_case(_without(case.request, line), case.matrix, progress)
+        solved = without.search()
         if isinstance(solved, Solution):
             yield f"{line} -> {parsed.name} (would give {solved.answer.versions.get(name, 'no such package')})"
+        elif isinstance(without.search(nogoods), Solution):
+            yield f"{line} -> {parsed.name} (answers this; then other reasons are left)"
 
 
 def _without(request: Request, line: str) -> Request:

@@ -38,6 +38,8 @@ OF_A_REPOSITORY = (
     "what a repository holds, its version too, is known only from it",
     "name a mirror of it, an archive (`NAME @ URL`), or a release",
 )
+#: What begins every conclusion of uv's but the first, and how many are kept.
+STEP, STEPS = " And because ", 3
 NOTES = re.compile(r"^(warning|Resolved|Using|Updating|\s*Updating|hint: `?--?)")
 
 
@@ -158,7 +160,16 @@ def reason_of(text: str) -> str:
     _, _, after = text.partition(NO_SOLUTION)
     lines = [line.strip() for line in after.splitlines()[1:]]
     kept = [line.removeprefix("cause:").removeprefix("╰─▶").strip() for line in lines if line and not NOTES.match(line)]
-    return " ".join(kept)
+    return last_steps(" ".join(kept))
+
+
+def last_steps(chain: str) -> str:
+    """A long chain of conclusions without its beginning: what the refusal comes to stands at the end."""
+    steps = chain.split(STEP)
+    left_out = len(steps) - STEPS
+    if left_out <= 0:
+        return chain
+    return f"After {left_out} earlier steps: because {STEP.join(steps[left_out:])}"
 
 
 def failure(outcome: str, text: str) -> ToolError:

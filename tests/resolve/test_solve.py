@@ -98,6 +98,15 @@ def test_the_smallest_set_of_reasons_mixes_rules_and_uv(tmp_path: Path) -> None:
     assert "torchvision!=0.25.0,!=0.28.0" in "".join(found.relaxations).replace("!=0.28.0,!=0.25.0", "!=0.25.0,!=0.28.0")
 
 
+def test_of_two_reasons_for_themselves_each_is_told_what_to_relax(tmp_path: Path) -> None:
+    """The driver refuses torch, and a rule DeepSpeed: without one of the two pins there still is no lock."""
+    pins = ("deepspeed==0.17.6", "torch==2.13.0", "transformers")
+    found = lock(tmp_path, *pins, settings=STAGE2, machine=machine("535.104.05"))
+    assert isinstance(found, Impossible)
+    assert len(found.nogoods) == 1
+    assert [text.partition(" (")[2] for text in found.relaxations] == ["answers this; then other reasons are left)"]
+
+
 def test_what_uv_alone_refuses_names_no_rule(tmp_path: Path) -> None:
     found = lock(tmp_path, "idna>=9")
     assert isinstance(found, Impossible)

@@ -14,7 +14,7 @@ from envcheck.resolve.nogoods import INSTALLED, NEVER, Step
 from envcheck.resolve.profile import withdrawn
 from envcheck.resolve.request import Request
 from envcheck.resolve.search import Answer, Refusal
-from envcheck.resolve.uv import Uv, environment, failure, reason_of
+from envcheck.resolve.uv import Uv, environment, failure, last_steps, reason_of
 from tests.resolve.fakeuv import calls, write_uv
 
 if TYPE_CHECKING:
@@ -140,6 +140,14 @@ def test_withdrawn_releases_are_told(tmp_path: Path) -> None:
     assert (first.id, first.subjects, first.observed) == ("lock-yanked", ("torch",), {"torch": "2.5.0"})
     assert first.because == ('the reason given: broken on (some) "GPUs"',)
     assert second.because == ("no reason is given",)
+
+
+def test_of_a_long_chain_the_end_is_kept() -> None:
+    chain = " And because ".join(f"step {number}, we can conclude it." for number in range(8))
+    told = last_steps(chain)
+    assert told.startswith("After 5 earlier steps: because step 5")
+    assert told.endswith("step 7, we can conclude it.")
+    assert last_steps("Because a. And because b.") == "Because a. And because b."
 
 
 def test_a_killed_uv_is_an_error() -> None:
