@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
             world_size=args.world_size,
             device=args.device,
             timeout=timeout,
-            progress=progress(len(chosen)) if sys.stderr.isatty() else None,
+            progress=progress(len(chosen), args.world_size) if sys.stderr.isatty() else None,
         )
     report = summary.report(outcome, args.world_size, matrix, stale_locks(os.environ, outcome.python))
     _side_files(args, outcome, report)
@@ -181,9 +181,10 @@ def interpreter(given: str | None) -> str:
     raise UsageError(f"no interpreter at `{given}`", hints=("give a python executable or the folder of a venv",))
 
 
-def progress(count: int) -> Any:  # noqa: ANN401 - a callback
-    """A callback that writes a line to stderr for each scenario."""
+def progress(count: int, ranks: int) -> Any:  # noqa: ANN401 - a callback
+    """A callback that writes a line to stderr for each scenario; one before them, since the imports take seconds."""
     done = 0
+    print(f"[0/{count}] {ranks} ranks import torch and DeepSpeed", file=sys.stderr)
 
     def show(event: str, record: dict[str, Any]) -> None:
         nonlocal done

@@ -17,6 +17,7 @@ from envcheck.errors import ToolError
 from envcheck.probe import session, spec
 from envcheck.probe.attribution import Kind
 from envcheck.probe.launch import KEEP, Drain, JournalReader
+from envcheck.probe.target.probe_worker import main as worker
 
 if TYPE_CHECKING:
     from envcheck.probe.outcome import Outcome
@@ -232,6 +233,19 @@ def test_a_deepspeed_without_a_cpu_backend_is_could_not_look(fake: Fake) -> None
     assert kinds(found) == [Kind.SKIPPED, Kind.SKIPPED]
     assert "`deepspeed` cannot be imported in the target environment" in found.failure
     assert "intel_extension_for_pytorch" in found.failure
+
+
+def test_an_asynchronous_gather_has_ended_when_it_returns() -> None:
+    waited = []
+
+    class Handle:
+        def wait(self) -> None:
+            waited.append(True)
+
+    handle = Handle()
+    assert worker._waiting(lambda given: given)(handle) is handle
+    assert worker._waiting(lambda: None)() is None  # a synchronous one
+    assert waited == [True]
 
 
 def test_a_drain_keeps_head_and_tail() -> None:

@@ -87,13 +87,15 @@ def test_neither_a_compiler_nor_a_free_port_is_needed() -> None:
     assert any("deepspeed_shm_comm is not built" in change for change in found.changes)
 
 
-def test_fifty_clean_seeds_over_the_dtypes_give_no_alarm() -> None:
-    scenarios = []
-    for seed in range(2, 52):
-        stage, dtype = (2, 1, 3, 0)[seed % 4], ("fp32", "bf16")[seed // 4 % 2]  # DeepSpeed does no fp16 on the CPU
-        model = ("mlp", "mlp-outputs", "mlp-tied", "mlp-frozen", "llama-tied")[seed % 5]
-        scenarios.append(replace(spec.scenario("engine", model, stage, dtype, 1 + seed % 3), seed=seed))
+def test_fifty_clean_seeds_in_every_dtype_give_no_alarm() -> None:
+    models = ("mlp", "mlp-outputs", "mlp-tied", "mlp-frozen", "llama-tied")
+    scenarios = [
+        replace(spec.scenario("engine", models[seed % 5], (2, 1, 3, 0)[seed % 4], dtype, 1 + seed % 3), seed=seed)
+        for seed in range(2, 52)
+        for dtype in ("fp32", "bf16")  # DeepSpeed does no fp16 on the CPU
+    ]
     found = probe("0.19.8", scenarios)
+    assert len(found.results) == 100
     wrong = {one.scenario.id: one.text for one in found.results if not one.good}
     assert wrong == {}
 
@@ -118,6 +120,29 @@ def test_0_17_6_counts_only_the_last_micro_batch() -> None:
         "trainer-zero1-bf16-accumulation3-llama-tied": "equal",
         "engine-zero3-bf16-accumulation3-mlp-outputs": "equal",
         "trainer-zero3-bf16-accumulation3-llama-tied": "equal",
+    }
+
+
+def test_0_18_3_divides_once_too_often_for_the_trainer_and_once_more_for_the_logits() -> None:
+    found = probe("0.18.3", spec.quick(spec.STAGE_ORDER, ("engine", "trainer")))
+    twice = "scaled by 1/3: divided by the accumulation steps (3) twice"
+    thrice = "scaled by 1/9: divided by the accumulation steps (3) three times"
+    assert verdicts(found) == {
+        "engine-zero2-fp32-accumulation3-mlp-small-buckets": "equal",
+        "engine-zero2-bf16-accumulation3-mlp-outputs": twice,
+        "engine-zero2-fp32-accumulation1-mlp-tied-clipped": "equal",
+        "engine-zero2-bf16-accumulation3-mlp-frozen-offload": "micro-batch 2 of 3 missing",
+        "trainer-zero2-bf16-accumulation3-llama-tied": thrice,
+        "trainer-zero2-bf16-accumulation3-llama-projector": thrice,
+        "engine-zero1-bf16-accumulation3-mlp-outputs": twice,
+        "engine-zero1-fp32-accumulation3-mlp": "equal",
+        "trainer-zero1-bf16-accumulation3-llama-tied": thrice,
+        "engine-zero3-bf16-accumulation3-mlp-outputs": "equal",
+        "trainer-zero3-bf16-accumulation3-llama-tied": twice,
+        "engine-zero0-bf16-accumulation3-mlp": "scaled by 1/65536",
+        "trainer-zero0-bf16-accumulation3-llama-tied": (
+            "scaled by 1/65536, and divided by the accumulation steps (3) three times"
+        ),
     }
 
 

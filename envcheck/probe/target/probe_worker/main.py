@@ -140,6 +140,8 @@ def _meet(context: Context, request: Dict[str, Any]) -> Any:  # noqa: ANN401 - a
         backend = "nccl" if torch.cuda.device_count() >= context.world_size else "gloo"
         torch.cuda.set_device(context.rank % torch.cuda.device_count())
         context.device = f"cuda:{torch.cuda.current_device()}"
+    if backend == "gloo" and request.get("scenarios"):
+        _wait_for_every_gather(context)
     context.journal.write("device", device=_device_words(context.device, backend))
     dist.init_process_group(backend, store=store, rank=context.rank, world_size=context.world_size)
     import deepspeed
@@ -162,6 +164,31 @@ def _without_shared_memory_op(context: Context) -> None:
 
     accelerator.create_op_builder = create
     context.journal.write("change", change="the op deepspeed_shm_comm is not built; collectives go through torch.distributed")
+
+
+def _wait_for_every_gather(context: Context) -> None:
+    """Have DeepSpeed's asynchronous all-gathers end before they return.
+
+    Before 0.19.8 ZeRO-3 starts one for each parameter and waits for the last alone. NCCL runs them in order; gloo does not, and a
+    parameter may be read before it is there.
+    """
+    import deepspeed.comm
+
+    for name in ("all_gather", "all_gather_into_tensor"):
+        function = getattr(deepspeed.comm, name, None)
+        if function is not None:
+            setattr(deepspeed.comm, name, _waiting(function))
+    context.journal.write("change", change="all-gathers over gloo are waited for one by one (DeepSpeed waits for the last alone)")
+
+
+def _waiting(function: Any) -> Any:  # noqa: ANN401 - a collective
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - its own
+        handle = function(*args, **kwargs)
+        if hasattr(handle, "wait"):
+            handle.wait()
+        return handle
+
+    return call
 
 
 def _without_compiled_muon(context: Context, request: Dict[str, Any]) -> None:
