@@ -1,7 +1,8 @@
 """The static import check on the real wheels of `import-pairs.toml`.
 
 `ENVCHECK_IMPORT_WHEELS` names a folder for unpacked releases, `peft==0.16.0` and so on; what is not there is installed there with
-uv (4 GB with the base). Without it the tests are skipped.
+uv (2 GB with the base). Without it the tests are skipped. `ENVCHECK_IMPORT_ROWS=sample` takes only the rows marked `sample`, and
+skips where the index cannot be reached: what CI does.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from envcheck.facts.distributions import read_installed
 from envcheck.facts.interpreter import other
 from envcheck.facts.metadata import normalised
 from envcheck.facts.model import Environment
+from envcheck.resolve.uv import NETWORK, OFFLINE, environment
 from tests.deep.trees import matrix
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
-PAIRS = tomli.loads(Path(__file__).with_name("import-pairs.toml").read_text())
+SAMPLE = os.environ.get("ENVCHECK_IMPORT_ROWS") == "sample"
+ALL = tomli.loads(Path(__file__).with_name("import-pairs.toml").read_text())
+PAIRS = {kind: [row for row in rows if row.get("sample") or not SAMPLE] for kind, rows in ALL.items()}
 UV = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
 BASE = (
     "torch==2.13.0", "numpy", "transformers==4.57.6", "accelerate==1.12.0", "peft==0.18.1", "datasets", "pydantic", "tyro",
@@ -45,16 +49,24 @@ def base() -> Path:
     """An interpreter with everything that stands behind the pairs."""
     home = folder() / "base"
     if not (home / "ready").exists():
-        env = dict(os.environ)
-        if not env.get("UV_FIND_LINKS"):
-            env.setdefault("UV_TORCH_BACKEND", "cpu")
         for step in (
             [UV, "venv", "--quiet", "--clear", "--python", "3.11", str(home)],
             [UV, "pip", "install", "--quiet", "--python", str(home / "bin" / "python"), *BASE],
         ):
-            subprocess.run(step, check=True, env=env, timeout=1200)
+            install(step)
         (home / "ready").touch()
     return home / "bin" / "python"
+
+
+def install(step: list[str]) -> None:
+    """Run uv; a sample is skipped where the index cannot be reached."""
+    env = {**environment(), "DS_BUILD_OPS": "0"}
+    if not env.get("UV_FIND_LINKS"):
+        env.setdefault("UV_TORCH_BACKEND", "cpu")
+    done = subprocess.run(step, capture_output=True, text=True, check=False, env=env, timeout=1200)
+    if done.returncode and SAMPLE and (NETWORK.search(done.stderr) or any(word in done.stderr for word in OFFLINE)):
+        pytest.skip(f"the index cannot be reached: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
 
 
 def unpacked(release: str) -> str:
@@ -63,7 +75,7 @@ def unpacked(release: str) -> str:
     if not place.exists():
         step = [UV, "pip", "install", "--quiet", "--python", str(base()), "--no-deps", "--no-build-isolation"]
         made = place.with_name(f".{release}")
-        subprocess.run([*step, "--target", str(made), release], check=True, env={**os.environ, "DS_BUILD_OPS": "0"}, timeout=600)
+        install([*step, "--target", str(made), release])
         made.rename(place)
     return str(place)
 
@@ -91,7 +103,7 @@ def test_no_false_alarm(row: dict[str, Any]) -> None:
     assert clashes(row) == []
 
 
-@pytest.mark.parametrize("row", PAIRS["clash"][::4] + PAIRS["good"][::4], ids=lambda row: "+".join(row["with"]))
+@pytest.mark.parametrize("row", (PAIRS["clash"] + PAIRS["good"])[:: 1 if SAMPLE else 4], ids=lambda row: "+".join(row["with"]))
 def test_a_sample_is_really_so(row: dict[str, Any]) -> None:
     entry = row.get("entry", row["with"][0].partition("==")[0])
     env = {**os.environ, "PYTHONPATH": ":".join(unpacked(release) for release in row["with"])}
