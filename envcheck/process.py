@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
@@ -108,7 +110,7 @@ def run(
 
 def _wait(process: subprocess.Popen[bytes], timeout: float) -> int | None:
     try:
-        code = process.wait(timeout)
+        code = process.wait(_watch(process, timeout))
     except subprocess.TimeoutExpired:
         kill_group(process)
         return None
@@ -118,6 +120,25 @@ def _wait(process: subprocess.Popen[bytes], timeout: float) -> int | None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)  # whatever the child left behind
     return code
+
+
+def _watch(process: subprocess.Popen[bytes], timeout: float) -> float:
+    """Wait for the end without polling, where the system can; gives the seconds that are left, or all where it cannot.
+
+    `Popen.wait` looks every 50 ms, which a program of half a second feels.
+    """
+    began = time.monotonic()
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):  # not Linux, an old kernel, or a sandbox
+        return timeout
+    try:
+        ready = select.poll()
+        ready.register(descriptor, select.POLLIN)
+        ready.poll(max(timeout, 0.0) * 1000)
+    finally:
+        os.close(descriptor)
+    return max(timeout - (time.monotonic() - began), 0.05)
 
 
 def _read(stream: IO[bytes]) -> str:
