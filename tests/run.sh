@@ -6,7 +6,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 say() { printf 'tests: %s\n' "$*" >&2; }
 
 say "ruff, mypy, import contracts, matrix lint"
-ruff check envcheck tests benchmarks
+ruff check envcheck envcheck_startup.py tests benchmarks
 mypy
 lint-imports
 envcheck matrix lint

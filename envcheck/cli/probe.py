@@ -54,6 +54,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Probe and report; returns the exit code."""
+    from envcheck.probe import summary  # noqa: PLC0415 - not for --help
+
+    report, killed = look(args)
+    code = emit(report, args, summary.SCHEMA)
+    return int(ExitCode.FAILED) if killed and code != ExitCode.USAGE else code
+
+
+def look(args: argparse.Namespace) -> tuple[Report, bool]:
+    """The report, and whether the probe was ended from outside."""
     from envcheck.checks.deep.cache_locks import stale_locks  # noqa: PLC0415 - not for --help
     from envcheck.probe import session, summary  # noqa: PLC0415 - likewise
 
@@ -75,10 +84,7 @@ def run(args: argparse.Namespace) -> int:
         )
     report = summary.report(outcome, args.world_size, matrix, stale_locks(os.environ, outcome.python))
     _side_files(args, outcome, report)
-    code = emit(report, args, summary.SCHEMA)
-    if outcome.killed and code != ExitCode.USAGE:
-        return int(ExitCode.FAILED)
-    return code
+    return report, bool(outcome.killed)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     command = args.argv[1:] if args.argv[:1] == ["--"] else args.argv
     if not command:
         raise UsageError("no command to run", hints=("such as `envcheck run -- torchrun train.py`",))
+    if args.probe and args.snapshot:
+        raise UsageError("`--probe` needs an environment, not a snapshot of one")
     program = shutil.which(command[0])
     if program is None:
         raise ToolError(f"cannot run `{command[0]}`: not found on PATH, or not executable")
@@ -64,12 +66,13 @@ def examine(args: argparse.Namespace, program: str) -> int:
     code = exit_code(report, args.fail_on)
     if code != ExitCode.OK or args.output or args.verbose:
         emit(report, args)
-    else:
+    if code == ExitCode.OK and args.probe:
+        code = probed(args)
+    if code == ExitCode.OK:
         print(f"envcheck: {summary(report)}", file=sys.stderr)
-    if code != ExitCode.OK:
+    else:
         print("envcheck: the command was not started", file=sys.stderr)
-        return code
-    return probed(args) if args.probe else code
+    return code
 
 
 def summary(report: Report) -> str:
@@ -80,19 +83,26 @@ def summary(report: Report) -> str:
 
 
 def probed(args: argparse.Namespace) -> int:
-    """Probe with the settings that were given; a clean result is remembered for this environment and these settings."""
+    """Probe with the settings that were given; a clean result is remembered for this environment and these settings.
+
+    The report is printed when it speaks against the run: standard output is the command's.
+    """
     from envcheck.cli import probe  # noqa: PLC0415 - only with --probe
     from envcheck.cli.remembered import Remembered  # noqa: PLC0415 - likewise
+    from envcheck.probe import summary as probe_summary  # noqa: PLC0415 - likewise
 
     memory = Remembered.of(args)
     if memory.clean():
         print("envcheck: the probe was clean here before", file=sys.stderr)
         return int(ExitCode.OK)
-    code = probe.run(probe_arguments(args))
-    if code == ExitCode.OK:
+    print("envcheck: probing; a minute or two", file=sys.stderr)
+    told = probe_arguments(args)
+    report, killed = probe.look(told)
+    code = int(ExitCode.FAILED) if killed else exit_code(report, told.fail_on)
+    if not killed and exit_code(report, "error") == ExitCode.OK:  # whatever `--fail-on` says
         memory.keep()
-    else:
-        print("envcheck: the command was not started", file=sys.stderr)
+    if code != ExitCode.OK or args.verbose:
+        emit(report, told, probe_summary.SCHEMA)
     return code
 
 
@@ -109,7 +119,7 @@ def probe_arguments(args: argparse.Namespace) -> argparse.Namespace:
         value: Any = getattr(args, name)
         if value:
             given += [f"--{name.replace('_', '-')}", value]
-    return parser.parse_args([*given, "--format", args.format])
+    return parser.parse_args([*given, "--format", args.format, "--fail-on", args.fail_on])
 
 
 def interpreter_of(program: str) -> str | None:

@@ -1,7 +1,8 @@
 """Switch the monitor on without a change of code: `ENVCHECK_MONITOR=1`.
 
-`activate` is called by the entry point in the group `torch.backends`, which torch loads at the end of its own import (2.5 and
-later, torch/__init__.py `_import_device_backends`), and by the `sitecustomize` that `envcheck run` puts on the path (any torch).
+`activate` is called by `envcheck_startup`, the entry point in the group `torch.backends`, which torch loads at the end of its own
+import (2.5 and later, torch/__init__.py `_import_device_backends`), and by the `sitecustomize` that `envcheck run` puts on the
+path (any torch).
 It waits until `transformers.trainer` and `deepspeed` are imported, then gives every Trainer a `TrainerMonitor`, and every engine
 that no Trainer owns a hook. Nothing here imports either.
 """
@@ -37,9 +38,12 @@ def activate() -> None:
         return
     WAITING.update({"transformers.trainer": watch_trainers, "deepspeed": watch_engines})
     sys.meta_path.insert(0, _Waiter())
-    for name in list(WAITING):
-        if name in sys.modules:
-            _quietly(WAITING[name], sys.modules[name])
+    for name, then in list(WAITING.items()):
+        module = sys.modules.get(name)
+        if module is not None and _unfinished(module):
+            _once_finished(module, then)
+        elif module is not None:
+            _quietly(then, module)
 
 
 class _Waiter(importlib.abc.MetaPathFinder):
@@ -67,6 +71,25 @@ def _after(loader: Any, then: Callable[[Any], None]) -> None:  # noqa: ANN401 - 
         _quietly(then, module)
 
     loader.exec_module = exec_module
+
+
+def _unfinished(module: ModuleType) -> bool:
+    """Is it being imported? It is what imports torch, then, where torch is what calls `activate`."""
+    return bool(getattr(object.__getattribute__(module, "__spec__"), "_initializing", False))
+
+
+def _once_finished(module: ModuleType, then: Callable[[Any], None]) -> None:
+    """Run a function with the module when it is first asked for something after its import."""
+    own = type(module)
+
+    class Unfinished(own):  # type: ignore[valid-type, misc]
+        def __getattribute__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of a module
+            if object.__getattribute__(self, "__class__") is Unfinished and not _unfinished(self):
+                self.__class__ = own  # type: ignore[assignment]
+                _quietly(then, self)
+            return own.__getattribute__(self, name)
+
+    module.__class__ = Unfinished
 
 
 def _quietly(function: Callable[[Any], None], module: Any) -> None:  # noqa: ANN401 - a module

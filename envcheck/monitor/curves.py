@@ -58,23 +58,21 @@ def _text(value: object) -> str:
 
 
 def panels(lines: list[dict[str, Any]]) -> Iterator[charts.Panel]:
-    """One panel for each series that has values; the findings are points of a second curve, at the steps they were found in."""
-    steps = [line for line in lines if line["event"] == "step" and line["step"] > 0]
-    steps = steps[:: max(1, len(steps) // POINTS)]
-    marks = {int(line["at"]) for line in lines if line["event"] == "finding"}
+    """One panel for each series that this rank has values of, with a mark at each step in which something was found."""
+    rank = next((line.get("rank", 0) for line in lines if line["event"] == "run"), 0)
+    steps = [line for line in lines if line["event"] == "step" and line["step"] > 0 and line.get("rank", 0) == rank]
+    marks = sorted({float(line["at"]) for line in lines if line["event"] == "finding"})
     for name, title in PANELS.items():
-        shown = [(line["step"], _height(line, name)) for line in steps]
-        known = [height for _, height in shown if height is not None]
-        if not known:
-            continue
-        curves = [charts.Curve(title, [height for _, height in shown], [float(step) for step, _ in shown])]
-        heights = dict(shown)
-        found = [(step, heights.get(step) if heights.get(step) is not None else min(known)) for step in sorted(marks)]
-        if found:
-            curves.append(charts.Curve("findings", [height for _, height in found], [float(step) for step, _ in found]))
-        yield charts.Panel(title, curves)
+        shown = [(float(line["step"]), _height(line, name)) for line in steps if name in line or f"logged_{name}" in line]
+        shown = shown[:: max(1, len(shown) // POINTS)]
+        if any(height is not None for _, height in shown):
+            curve = charts.Curve(title, [height for _, height in shown], [step for step, _ in shown])
+            yield charts.Panel(title, [curve], marks=marks)
 
 
 def _height(line: dict[str, Any], name: str) -> float | None:
-    value = line.get(name, line.get("logged_loss") if name == "loss" else None)
+    """The value as the log prints it, which is what it is compared with, but for one that the log hides."""
+    value = line.get(name)
+    if value is None or isinstance(value, (int, float)):
+        value = line.get(f"logged_{name}", value)
     return float(value) if isinstance(value, (int, float)) else None

@@ -50,6 +50,9 @@ LARGEST = 1e250
 #: Above this many values, points are not marked one by one.
 MOST_MARKS = 50
 
+#: What the legend says of `Panel.marks`, and which curve's colour and dashes they have.
+MARKED, MARK = "finding", 3
+
 #: Inches of a chart (72 SVG units each), and where its axes stand: left, bottom, width, height as parts of it.
 #: A layout that measures its labels costs ten times the drawing.
 WIDTH, HEIGHT = 3.0, 1.9
@@ -77,16 +80,24 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One pair of axes with its curves; `least` is the smallest height of the y axis: rounding is no news."""
+    """One pair of axes with its curves.
+
+    Attributes:
+        least: The smallest height of the y axis: rounding is no news.
+        marks: X values at which an upright line says that something was found there.
+    """
 
     title: str
     curves: Sequence[Curve]
     across: str = "step"
     least: float = 0.0
+    marks: Sequence[float] = ()
 
     def words(self) -> str:
         """The panel for those who cannot see it."""
-        return f"{self.title}: " + "; ".join(f"{curve.name} {_listed(curve.values)}" for curve in self.curves)
+        curves = [f"{curve.name} {_listed(curve.values)}" for curve in self.curves]
+        marks = [f"{MARKED} at {_listed(self.marks)}"] if self.marks else []
+        return f"{self.title}: " + "; ".join(curves + marks)
 
 
 def require() -> None:
@@ -158,11 +169,15 @@ def _fill(axes: Any, panel: Panel) -> None:  # noqa: ANN401 - matplotlib has no 
     missing = max(panel.least, LEAST_SPAN * max(abs(low), abs(high))) - (high - low)
     if missing > 0:
         axes.set_ylim(low - missing / 2, high + missing / 2)
-    if len(panel.curves) > 1:
+    for number, place in enumerate(panel.marks):
+        label = "_" if number else "mark"
+        axes.axvline(place, color=CURVES[MARK], linestyle=DASHES[MARK], linewidth=1.2, zorder=1, label=label)
+    names = [*(curve.name for curve in panel.curves), *([MARKED] if panel.marks else [])]
+    if len(names) > 1:
         legend = axes.legend()
-        for text, curve in zip(legend.get_texts(), panel.curves, strict=True):
+        for text, name in zip(legend.get_texts(), names, strict=True):
             text.set_parse_math(False)
-            text.set_text(visible(curve.name))
+            text.set_text(visible(name))
 
 
 def _inline(document: str, words: str, key: str) -> str:

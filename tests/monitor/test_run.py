@@ -74,6 +74,17 @@ def test_the_monitor_is_switched_on_and_an_own_sitecustomize_still_runs(tmp_path
     assert done.stdout.split("\n")[0] == "1 ran ['deepspeed', 'transformers.trainer'] False"
 
 
+@pytest.mark.parametrize("first", ["import torch; import deepspeed", "import deepspeed", "from deepspeed import initialize"])
+def test_an_engine_is_watched_whoever_imports_torch(tmp_path: Path, first: str) -> None:
+    (tmp_path / "torch.py").write_text("import envcheck_startup; envcheck_startup.activate()\n", encoding="utf-8")
+    source = "import torch\ndef initialize(): return ['engine']\n"
+    (tmp_path / "deepspeed.py").write_text(source, encoding="utf-8")
+    code = f"{first}; import deepspeed as d; print(d.initialize.__name__, type(d).__name__, d.initialize.__wrapped__()[0])"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]), "ENVCHECK_MONITOR": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == ("watched module engine\n", "")
+
+
 def test_envcheck_is_found_where_it_is_not_installed(tmp_path: Path) -> None:
     env = {**os.environ, **run.monitored({})}
     code = "import envcheck.monitor.activation as a; import importlib.util as u; print(len(a.WAITING), u.find_spec('tests'))"

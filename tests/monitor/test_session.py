@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from envcheck import monitor
-from envcheck.monitor.curves import page
+from envcheck.monitor.curves import page, panels
 from envcheck.monitor.observation import Kind
 from envcheck.monitor.records import GradientCheck, ParameterFact, Record, Run
 from envcheck.monitor.session import Session, due
@@ -141,9 +142,27 @@ def test_the_page_marks_the_findings(tmp_path: Path) -> None:
     made.end()
     text = "\n".join(page(lines(tmp_path)))
     assert text.count("<svg") == 3
-    assert "findings" in text
+    assert re.search(r"finding at \d+\b", text)
     assert "The gradient norm is not finite" in text
     assert (tmp_path / "run" / "monitor.html").read_text(encoding="utf-8").count("<svg") == 3
+
+
+def test_the_curves_are_of_one_rank_and_show_what_the_log_shows() -> None:
+    step = {"event": "step"}
+    lines = [
+        {"event": "run", "rank": 0},
+        {**step, "step": 1, "loss": 1.3, "logged_loss": 3.9, "lr": 0.1},
+        {**step, "step": 1, "survey": []},
+        {**step, "step": 2, "rank": 1, "lr": 0.7},
+        {**step, "step": 2, "loss": "nan", "logged_loss": 0.0, "lr": 0.2},
+        {**step, "step": 3, "loss": 1.25, "lr": 0.3},
+        {"event": "finding", "at": 2},
+    ]
+    loss, rate = panels(lines)
+    assert list(loss.curves[0].points()[0]) == [1, 2, 3]
+    assert list(loss.curves[0].values) == [3.9, None, 1.25]  # the filter's 0.0 is none
+    assert list(rate.curves[0].values) == [0.1, 0.2, 0.3]
+    assert list(rate.marks) == [2.0]
 
 
 def test_importing_the_monitor_imports_nothing_else() -> None:
