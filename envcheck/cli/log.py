@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import stat
 import sys
 from pathlib import Path
@@ -19,15 +20,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
+    from envcheck.facts.model import Environment
     from envcheck.findings import Finding
     from envcheck.forensics.diagnose import Likely, Where
     from envcheck.forensics.history import History
     from envcheck.matrix.settings import Settings
     from envcheck.matrix.signature import Sighting, Signature
     from envcheck.monitor.observation import Observation
+    from envcheck.monitor.records import Run
 
 #: Bytes read at a time.
 CHUNK = 1 << 20
+
+#: How UTF-16 text begins.
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 #: Fewer lines with a loss decide nothing: from transformers 4.51 on the first line of a sound run has the learning rate 0.0.
 FEWEST = 2
@@ -86,6 +92,7 @@ def look(args: argparse.Namespace) -> tuple[Report, History]:
     settings = settings_for(args, training, environment, matrix)
     signatures = signature.load(matrix.folder)
     history = read_history(args.log, settings)
+    environment, settings = told(history, environment, settings)
     seen = history.observations()
     more = [*history.extra(), *_compared(args, history, settings)]
     sightings = diagnose.sightings(seen, [one for one, _ in more])
@@ -96,7 +103,7 @@ def look(args: argparse.Namespace) -> tuple[Report, History]:
     likely = {one.id: diagnose.causes(one, where, rules) for one in found}
     findings = [_finding(one, likely[one.id], seen, where, args.log, more) for one in found]
     findings += diagnose.mismatches(dates, environment, settings)
-    findings += _hidden(where)
+    findings += [] if history.checked else _hidden(where)
     report = Report(
         findings=sort_findings(findings),
         skipped=tuple(_skips(history)),
@@ -107,27 +114,51 @@ def look(args: argparse.Namespace) -> tuple[Report, History]:
     return report, history
 
 
+def told(history: History, environment: Environment, settings: Settings) -> tuple[Environment, Settings]:
+    """Environment and settings; those that a monitor's file tells where none are given."""
+    from envcheck.facts.model import Distribution  # noqa: PLC0415 - not for --help
+    from envcheck.facts.model import Environment as Facts  # noqa: PLC0415 - likewise
+    from envcheck.matrix.settings import Settings as Known  # noqa: PLC0415 - likewise
+
+    run = history.run
+    if not environment.packages and run.packages:
+        environment = Facts({name: Distribution(name, version) for name, version in run.packages.items()})
+    if not settings.values and run.settings:
+        settings = Known(dict(run.settings), deepspeed_complete="zero_optimization.stage" in run.settings)
+    return environment, settings
+
+
 def read_history(name: str, settings: Settings) -> History:
     """The run behind a log file; `-` is standard input.
 
     Raises:
         InputError: It cannot be read.
     """
-    from envcheck.forensics.entries import read  # noqa: PLC0415 - not for --help
-    from envcheck.forensics.history import History  # noqa: PLC0415 - not for --help
     from envcheck.monitor.records import Run  # noqa: PLC0415 - not for --help
 
     dtypes = [word for word, key in (("fp16", "fp16.enabled"), ("bf16", "bf16.enabled")) if settings.get(key) is True]
-    history = History(Run(dtype=dtypes[0] if dtypes else ""))
+    run = Run(dtype=dtypes[0] if dtypes else "")
     try:
         if name == "-":
-            history.see(read(_chunks(sys.stdin.buffer)))
-        else:
-            with _open(name) as stream:
-                history.see(read(_chunks(stream)))
+            return _history(sys.stdin.buffer, run)
+        with _open(name) as stream:
+            return _history(stream, run)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot read the log: {reason}", where=name) from error
+
+
+def _history(stream: BinaryIO, run: Run) -> History:
+    from envcheck.forensics import entries, journal  # noqa: PLC0415 - not for --help
+    from envcheck.forensics.history import History  # noqa: PLC0415 - likewise
+
+    first = stream.readline(CHUNK)
+    if first.startswith(journal.HEAD):
+        return journal.read(itertools.chain([first], stream))
+    if first[:2] in UTF16 and b"\0" in first:
+        raise ValueError("it is UTF-16 text; convert it to UTF-8")
+    history = History(run)
+    history.see(entries.read(itertools.chain([first], iter(lambda: stream.read(CHUNK), b""))))
     return history
 
 
@@ -139,13 +170,6 @@ def _open(name: str) -> BinaryIO:
             raise InputError("a folder without a `trainer_state.json`", where=name)
         path = inside
     return path.open("rb")
-
-
-def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    while chunk := stream.read(CHUNK):
-        if b"\0" in chunk[:4096] and chunk[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise ValueError("it is UTF-16 text; convert it to UTF-8")
-        yield chunk
 
 
 def _compared(args: argparse.Namespace, history: History, settings: Settings) -> list[tuple[Sighting, str]]:

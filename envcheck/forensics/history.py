@@ -220,10 +220,16 @@ class History:
 
     Args:
         run: What is known of the run from elsewhere.
+
+    Attributes:
+        rank: The rank whose monitor wrote the file; None where no monitor did.
+        checked: A monitor has compared the engine's gradients with those of the micro-batches.
     """
 
     def __init__(self, run: Run | None = None) -> None:
         self.run = run or Run()
+        self.rank: int | None = None
+        self.checked = False
         self.facts: dict[str, float] = {}
         self.sides = {source: Side(Detector(self.run)) for source in (Source.TRAINER, Source.OWN)}
         self.overflows = 0
@@ -261,6 +267,17 @@ class History:
             return
         for side in self.sides.values():
             side.detector.see(Record(step=side.lines, message=entry.message, line=entry.line))
+
+    def see_record(self, record: Record) -> None:
+        """Take in one record of a monitor's."""
+        side = self.sides[Source.TRAINER]
+        self.checked = self.checked or any(one.kind != "skipped" for one in record.check)
+        shown = record.loss if record.logged_loss is None else record.logged_loss
+        side.steps[record.rank] = record.step
+        if shown is None or record.rank != self.rank:
+            side.detector.see(record)
+        else:
+            side.take(replace(record, logged_loss=shown))
 
     def _see_lines(self, lines: Lines) -> None:
         """Many lines: at once where they show nothing, but for the last ones, which later ones are compared with."""
@@ -334,9 +351,10 @@ class History:
     def summary(self) -> dict[str, Any]:
         """What the log holds, as plain data."""
         side = self.side
-        source = Source.TRAINER if side is self.sides[Source.TRAINER] else Source.OWN
+        trainer = side is self.sides[Source.TRAINER]
+        source = "monitor" if self.rank is not None else (Source.TRAINER if trainer else Source.OWN).value
         return {
-            "lines": side.lines, "source": source.value, "ranks": max(len(side.steps), 1), "overflows": self.overflows,
+            "lines": side.lines, "source": source, "ranks": max(len(side.steps), 1), "overflows": self.overflows,
             "loss": _plain(side.losses), "learning_rate": _plain(side.lr), "grad_norm": _plain(side.norms), **self.facts,
         }  # fmt: skip
 

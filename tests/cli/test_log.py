@@ -124,3 +124,30 @@ def test_lost_micro_batches_show_against_another_stage(capsys: pytest.CaptureFix
     assert [one["id"] for one in found["findings"]] == ["run-gradient-norm-too-small"]
     other = DATA / "deepspeed-0.18.4-transformers-4.49.0"
     assert call(capsys, str(other / two.name), "--against", str(other / three.name))[0] == 0
+
+
+MONITORED = sorted((DATA.parent / "monitor").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("path", MONITORED, ids=lambda path: path.stem)
+def test_a_monitors_file_says_what_the_monitor_said(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    said = {one["id"]: one["because"] for one in lines if one["event"] == "finding"}
+    code, found = call(capsys, str(path))
+    assert code == (1 if said else 0)
+    assert {one["id"] for one in found["findings"]} == set(said)
+    for one in found["findings"]:
+        assert one["because"][-1] == said[one["id"]][-1]  # the causes, narrowed by the releases that the file names
+    assert found["log"]["source"] == "monitor"
+    assert found["log"]["lines"] == max(one["step"] for one in lines if one["event"] == "step")
+
+
+def test_a_monitors_file_may_end_anywhere_and_come_from_standard_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    whole = MONITORED[0].read_bytes()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(whole[: whole.rindex(b"{") + 9])))
+    assert [one["id"] for one in call(capsys, "-")[1]["findings"]] == ["run-gradient-wrong"]
+    (tmp_path / "broken").write_bytes(whole + b'{"event": "step", "step": "three"}\n')
+    assert main(["log", str(tmp_path / "broken")]) == 2
+    assert "`step` is 'three'" in capsys.readouterr().err
