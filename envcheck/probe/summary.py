@@ -110,7 +110,8 @@ def _because(result: Result) -> list[str]:
 
 def _parameters(result: Result) -> list[str]:
     """The first wrong parameters, each with its verdict where that is not the whole's."""
-    named = [f"`{name}`" if text == result.text else f"`{name}` {text}" for name, text in result.parameters]
+    whole = result.text.partition(", since step")[0]
+    named = [f"`{name}`" if text == whole else f"`{name}` {text}" for name, text in result.parameters]
     return [f"parameters: {'; '.join(named[:4])}{' and more' if len(named) > 4 else ''}"] if len(named) > 1 else []  # noqa: PLR2004 - a line's worth
 
 
@@ -148,6 +149,8 @@ def _rows(outcome: Outcome, ranks: int) -> list[StackRow]:
     rows = [StackRow("environment", f"Python {outcome.python}, {versions}")] if versions else []
     if outcome.device:
         rows.append(StackRow("device", _device_text(outcome.device, ranks)))
+    if outcome.failure:
+        return rows  # one reason for all of them, which the report gives once
     return rows + [StackRow(result.scenario.id, verdict_text(result)) for result in outcome.results]
 
 

@@ -12,6 +12,9 @@ from envcheck.probe.spec import ENGINE, MICRO_BATCH, TRAINER, Scenario
 #: More micro-batches than these show nothing more and cost time.
 MOST_ACCUMULATION = 4
 
+#: Where nobody says how many. Not the number of ranks: a factor of either would look the same.
+UNTOLD_ACCUMULATION = 3
+
 #: A tiny model fills no larger bucket; the buffer would still be allocated.
 MOST_BUCKET = 1_000_000
 
@@ -49,6 +52,9 @@ KEPT_ARGUMENTS = (
     "average_tokens_across_devices",
 )
 
+#: TrainingArguments that the scenario itself holds, or replaces and says so.
+OURS = frozenset({"deepspeed", "bf16", "fp16", "gradient_accumulation_steps", "learning_rate", "per_device_train_batch_size"})
+
 #: Changes that both paths share.
 SGD = "`optimizer` replaced by torch.optim.SGD with learning rate 1, so that an update is the gradient"
 
@@ -84,6 +90,8 @@ def _scenario(config: Config, args: Config, stage: int, own: int, path: str, mod
     changed = copy.deepcopy(config)
     changes: list[str] = []
     dtype = _dtype(changed, args)
+    if dtype == "fp32" and not args and any(_enabled(changed, name) == "auto" for name in ("bf16", "fp16")):
+        changes.append("`bf16` or `fp16` is `auto`, and no TrainingArguments are given: fp32 taken")
     accumulation = _accumulation(changed, args, changes)
     _drop(changed, changes)
     _zero(changed, stage, own, changes)
@@ -105,17 +113,27 @@ def _scenario(config: Config, args: Config, stage: int, own: int, path: str, mod
 
 
 def _dtype(config: Config, args: Config) -> str:
-    for name, section in (("bf16", config.get("bf16", config.get("bfloat16"))), ("fp16", config.get("fp16"))):
-        enabled = section.get("enabled", False) if isinstance(section, dict) else False
+    for name in ("bf16", "fp16"):
+        enabled = _enabled(config, name)
         if enabled is True or (enabled == "auto" and args.get(name)):
             return name
     return "fp32"
 
 
+def _enabled(config: Config, name: str) -> object:
+    section = config.get(name, config.get("bfloat16") if name == "bf16" else None)
+    return section.get("enabled", False) if isinstance(section, dict) else False
+
+
 def _accumulation(config: Config, args: Config, changes: list[str]) -> int:
     value = config.get("gradient_accumulation_steps", "auto")
-    if value == "auto":
-        value = args.get("gradient_accumulation_steps", 2)
+    if value == "auto" and not args:
+        changes.append(
+            f"`gradient_accumulation_steps` is `auto` or absent, and no TrainingArguments are given: {UNTOLD_ACCUMULATION} taken"
+        )
+        value = UNTOLD_ACCUMULATION
+    elif value == "auto":
+        value = args.get("gradient_accumulation_steps", 1)
     value = int(value) if isinstance(value, (int, float)) and value >= 1 else 1
     if value > MOST_ACCUMULATION:
         changes.append(f"`gradient_accumulation_steps` {value} shrunk to {MOST_ACCUMULATION}")
@@ -191,7 +209,11 @@ def _arguments(args: Config, changes: list[str]) -> Config:
         kept["warmup_steps"] = 1
     kept.setdefault("max_grad_norm", 1.0)
     kept.setdefault("lr_scheduler_type", "linear")
-    left_out = sorted(set(args) - set(KEPT_ARGUMENTS) - {"deepspeed", "bf16", "fp16", "gradient_accumulation_steps"})
+    if "learning_rate" in args:
+        changes.append(f"`learning_rate` {args['learning_rate']} replaced by 1")
+    if "per_device_train_batch_size" in args:
+        changes.append(f"`per_device_train_batch_size` {args['per_device_train_batch_size']} replaced by {MICRO_BATCH}")
+    left_out = sorted(set(args) - set(KEPT_ARGUMENTS) - OURS)
     if left_out:
         changes.append(
             "TrainingArguments that do not reach gradients, schedule or log left out: "

@@ -131,7 +131,8 @@ def _summary(report: Report) -> Line:
         if (number := sum(finding.severity is level for finding in report.findings))
     ]
     waived = [f"{len(report.waived)} waived"] if report.waived else []
-    said = ", ".join([*counts, *waived]) or "nothing to say against this environment"
+    nothing = "it could not be examined" if report.verdict is Verdict.UNKNOWN else "nothing to say against this environment"
+    said = ", ".join([*counts, *waived]) or nothing
     return (Span(f"verdict: {report.verdict.value}", VERDICTS[report.verdict]), Span(f"  {said}"))
 
 

@@ -93,6 +93,22 @@ def test_the_trainer_gets_its_autos() -> None:
     assert any("`num_train_epochs`" in change for change in one.changes)
 
 
+def test_what_nobody_says_is_taken_and_said() -> None:
+    one = ours(VILA)
+    assert (one.dtype, one.accumulation) == ("fp32", 3)
+    assert any("fp32 taken" in change for change in one.changes)
+    assert any("`gradient_accumulation_steps` is `auto` or absent" in change for change in one.changes)
+    assert ours(VILA, {"bf16": True}).accumulation == 1  # the default of the TrainingArguments that are given
+
+
+def test_arguments_that_are_replaced_are_not_called_left_out() -> None:
+    one = ours(VILA, {"learning_rate": 1e-3, "per_device_train_batch_size": 8, "seed": 3}, spec.TRAINER)
+    listed = "\n".join(one.changes)
+    assert "`learning_rate` 0.001 replaced by 1" in listed
+    assert "`per_device_train_batch_size` 8 replaced by 4" in listed
+    assert "left out: `seed`" in listed
+
+
 def test_every_change_is_listed() -> None:
     config = {
         "optimizer": {"type": "AdamW"},
