@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 NUMERIC = frozenset({"wrong-gradient", "zero-gradient", "nan", "wrong-loss"})
 LOUD = frozenset({"crash", "import-error", "hang", "build-failure"})
 
+#: Rules on these words are about divisions too many: they explain nothing that is missing and otherwise of the right size.
+DIVIDES = frozenset({"own-training-loop", "model-returns-logits"})
+
 #: A rule about these settings is about streams, which the CPU does not have.
 RACE_KEY = "zero_optimization.overlap_comm"
 
@@ -64,6 +67,8 @@ def rules_for(result: Result, packages: Mapping[str, str], ranks: int, matrix: M
     wanted = LOUD if result.kind in (Kind.CRASHED, Kind.HUNG) else NUMERIC
     where = environment(packages)
     given = settings(result.scenario, ranks, device)
+    if result.kind is Kind.DROPPED and result.text and "scaled" not in result.text:
+        given = given._replace(uses=given.uses - DIVIDES)
     found = []
     for rule in matrix.candidates(where):
         if rule.status == "bad" and rule.effect in wanted:

@@ -68,6 +68,17 @@ def test_a_trainer_that_asks_for_the_scaling_meets_the_logits_hook_in_every_rele
     assert rules(matrix, "0.19.6", one, transformers="4.48.3") == [twice]
 
 
+def test_a_division_too_many_explains_nothing_that_is_merely_missing(matrix: Matrix) -> None:
+    """Whether a user's own model returns logits is not known; a verdict that is not scaled says that it does no harm."""
+    one = spec.scenario("engine", "mymod:build", 2, "bf16", 3, "offload", **OFFLOAD)
+    offload, twice = "deepspeed-zero2-offload-drops-middle", "deepspeed-zero12-multi-output-scaled-twice"
+    found = {
+        text: {rule.id for rule in explain.rules_for(Result(one, Kind.DROPPED, text), packages("0.18.4"), 2, matrix)}
+        for text in ("micro-batch 2 of 3 missing", "micro-batch 2 of 3 missing, and scaled by 1/3")
+    }
+    assert list(found.values()) == [{offload}, {offload, twice}]
+
+
 def test_what_only_a_cpu_does_wrongly_explains_nothing_on_a_gpu(matrix: Matrix) -> None:
     one = spec.scenario("engine", "mlp", 2, "fp32", 3, "not-contiguous", contiguous_gradients=False)
     assert rules(matrix, "0.19.7", one, device="cpu, gloo") == ["deepspeed-cpu-not-contiguous-not-averaged"]
