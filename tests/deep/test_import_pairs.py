@@ -103,7 +103,7 @@ def test_no_false_alarm(row: dict[str, Any]) -> None:
     assert clashes(row) == []
 
 
-@pytest.mark.parametrize("row", (PAIRS["clash"] + PAIRS["good"])[:: 1 if SAMPLE else 4], ids=lambda row: "+".join(row["with"]))
+@pytest.mark.parametrize("row", PAIRS["clash"][::4] + PAIRS["good"][::4], ids=lambda row: "+".join(row["with"]))
 def test_a_sample_is_really_so(row: dict[str, Any]) -> None:
     entry = row.get("entry", row["with"][0].partition("==")[0])
     env = {**os.environ, "PYTHONPATH": ":".join(unpacked(release) for release in row["with"])}
