@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envcheck.cli.console import add_report_options, emit, write
@@ -92,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         return explain(args, matrix, table)
     training = read_training(args)
     environment = read_versions(args)
+    if training.read_by_trainer is None and nobody_fills(environment):
+        training = training._replace(read_by_trainer=False)
     report = build_report(training, matrix, table, environment)
     code = emit(report, args)
     document = training.document
@@ -133,6 +134,12 @@ def is_trainer(args: argparse.Namespace) -> bool | None:
     return True if args.training_args or args.training_args_cmd else None
 
 
+def nobody_fills(environment: Environment) -> bool:
+    """Whether DeepSpeed is there, and all that could replace an `auto` is known not to be."""
+    packages = environment.packages
+    return environment.complete and "deepspeed" in packages and not {"transformers", "accelerate"} & packages.keys()
+
+
 def read_versions(args: argparse.Namespace) -> Environment:
     """The environment: a snapshot's, another interpreter's, or only the deciding packages of this one."""
     environment = read_environment(args) if args.snapshot or args.python else installed()
@@ -156,7 +163,7 @@ def installed() -> Environment:
 def build_report(training: Training, matrix: Matrix, table: KeyTable, environment: Environment) -> Report:
     """Findings of the document, of the rules and of the Trainer's arguments, and the table of effective values."""
     versions = {package: item.version for package, item in environment.packages.items()}
-    document, name, trainer = training.document, training.name, training.trainer
+    document, name = training.document, training.name
     studied = study(training, versions, table)
     findings, skipped = list(studied.findings), list[Skip]()
     if document is not None and document.usable:
@@ -167,9 +174,17 @@ def build_report(training: Training, matrix: Matrix, table: KeyTable, environmen
         findings=sort_findings(findings),
         skipped=tuple(skipped),
         stack=(*stack(versions, name), *(StackRow(row.key, f"{row.file} -> {row.shown}  ({row.decided})") for row in rows)),
-        notes=(f"not read from the command: {' '.join(trainer.unread)}",) if trainer and trainer.unread else (),
+        notes=tuple(notes(training, environment)),
         extra={"config": name, "effective": [row._asdict() for row in rows], "packages": versions},
     )
+
+
+def notes(training: Training, environment: Environment) -> Iterator[str]:
+    """What the reader of the report should know of how it came about."""
+    if training.trainer and training.trainer.unread:
+        yield f"not read from the command: {' '.join(training.trainer.unread)}"
+    if training.read_by_trainer is False and nobody_fills(environment):
+        yield "neither transformers nor accelerate is installed: the file is judged for DeepSpeed alone"
 
 
 def stack(versions: dict[str, str], name: str) -> Iterator[StackRow]:
@@ -257,7 +272,9 @@ def fix(document: Document, name: str, table: KeyTable, environment: Environment
     Raises:
         UsageError: Standard input has no place next to it, or the copy is already there.
     """
-    from envcheck.dsconfig.fixes import corrected  # noqa: PLC0415 - only with --fix
+    from pathlib import Path  # noqa: PLC0415 - only with --fix
+
+    from envcheck.dsconfig.fixes import corrected  # noqa: PLC0415 - likewise
 
     if name == "-":
         raise UsageError("`--fix` writes next to the file; standard input has no such place")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from envcheck.cli.inputs import json_object, parse_assignment, read_json_object, read_text
 from envcheck.dsconfig.auto import Effective, Run, effective, mismatches
 from envcheck.dsconfig.document import Document, parse
+from envcheck.dsconfig.handover import lacking
 from envcheck.dsconfig.lint import lint_parsed
 from envcheck.dsconfig.trainer import TrainerArguments, from_command, from_json
 from envcheck.errors import InputError
@@ -80,7 +81,9 @@ def study(given: Training, versions: Mapping[str, str], table: KeyTable) -> Stud
         findings = lint_parsed(
             given.document, given.name, deepspeed or None, table, trainer=given.read_by_trainer, world_size=given.world_size
         )
-        findings += mismatches(given.document, given.name, run) if given.document.usable else ()
+        if given.document.usable:
+            findings += mismatches(given.document, given.name, run)
+            findings += lacking(given.document, given.name, given.trainer)
     plain = given.plain()
     rows = effective(flatten(plain), run, table) if plain and given.read_by_trainer is not False else []
     skipped = [Skip("DeepSpeed config", f"the arguments name `{given.absent}`, which is not here: give --ds-config")]

@@ -1,8 +1,8 @@
 """What every `auto` of a DeepSpeed config becomes, and who decides it.
 
-The table follows transformers' `integrations/deepspeed.py` (`trainer_config_process`,
-`trainer_config_finalize`), which is the same in
-4.36 to 4.57 but for the prefetch bucket: a float in 4.37.2, an integer in 4.46.0.
+The table follows transformers' `integrations/deepspeed.py` (`trainer_config_process`, `trainer_config_finalize`) and what
+accelerate does to the file after it. From 4.36.2 to 5.24.0 they differ in the prefetch bucket (a float in 4.37.2, an integer in
+4.46.0) and in the warm-up (`warmup_steps` may be a fraction since 5.0.0; 5.24.0 gives at least 1).
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from envcheck.dsconfig.keys import Key, json_text, version_of
+from packaging.version import Version
+
+from envcheck.dsconfig.keys import json_text, version_of
 from envcheck.dsconfig.trainer import OPEN, TrainerArguments
-from envcheck.dsconfig.values import AUTO, FILLED_BY_ACCELERATE
+from envcheck.dsconfig.values import AUTO, FILLED_BY_ACCELERATE, STOPS, without_trainer
 from envcheck.findings import Evidence, Finding, Fix, Severity
 
 if TYPE_CHECKING:
@@ -34,10 +36,12 @@ MATCHED = {
     "scheduler.params.warmup_max_lr": "learning_rate",
 }
 
-#: Keys that accelerate fills in where the file lacks them.
-ADDED = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+#: First release that has `adamw_torch_fused` by default (with torch 2.8 or later): in the wheel 4.57.6, not in 4.46.3.
+FUSED = "4.57.6"
 
 UNKNOWN = "not known"
+
+_FIVE = Version("5.0.0")
 
 
 class Effective(NamedTuple):
@@ -86,19 +90,27 @@ def effective(flat: Mapping[str, Any], run: Run, table: KeyTable) -> list[Effect
         run: What is known of the run.
         table: The key table, for defaults.
     """
-    rows = [row(key, run, flat, table) for key, value in flat.items() if value == AUTO]
+    rows = [row(key, run, flat, table) for key, value in flat.items() if value == AUTO and not own(key, table)]
     if run.trainer is not None:
-        rows += [added(key, run) for key in ADDED if key not in flat]
+        rows += sizes(flat, run)
         rows += [owner("optimizer", flat, run.trainer), owner("scheduler", flat, run.trainer)]
     if "gradient_clipping" not in flat and (run.trainer is not None or run.deepspeed):
         rows.append(clipping(run, table))
     return rows
 
 
+def own(key: str, table: KeyTable) -> bool:
+    """Whether `auto` is DeepSpeed's own word there."""
+    known = table.get(key)
+    return (known is not None and known.default == '"auto"') or key.startswith(("zero_optimization.zenflow.", "pipeline."))
+
+
 def row(key: str, run: Run, flat: Mapping[str, Any], table: KeyTable) -> Effective:
     """What one `auto` becomes."""
     if run.trainer is None:
-        return unknown(key, '"auto"', "nobody yet: give --training-args")
+        strict = table.refuses(key.rpartition(".")[0], version_of(run.deepspeed)) is not False
+        reason = without_trainer(table.get(key), key, strict=strict)
+        return unknown(key, '"auto"', f"nobody yet: give --training-args; without a Trainer an error: {reason}")
     if key in MATCHED:
         return argument(key, MATCHED[key], run.trainer)
     made = calculated(key, run, flat)
@@ -106,15 +118,7 @@ def row(key: str, run: Run, flat: Mapping[str, Any], table: KeyTable) -> Effecti
         return made
     if key in FILLED_BY_ACCELERATE:
         return unknown(key, '"auto"', "accelerate's own configuration")
-    return left(key, table.get(key), run)
-
-
-def left(key: str, known: Key | None, run: Run) -> Effective:
-    """An `auto` that reaches DeepSpeed."""
-    if known is not None and key.startswith("zero_optimization."):
-        text = known.default_at(version_of(run.deepspeed))
-        return Effective(key, '"auto"', None, text or UNKNOWN, "DeepSpeed's default, silently", known=False)
-    return Effective(key, '"auto"', AUTO, '"auto"', "nobody: DeepSpeed gets the text")
+    return Effective(key, '"auto"', None, "none", f"nobody: {STOPS}", known=False)
 
 
 def argument(key: str, name: str, trainer: TrainerArguments, file: str = '"auto"') -> Effective:
@@ -132,7 +136,7 @@ def calculated(key: str, run: Run, flat: Mapping[str, Any]) -> Effective | None:
     """A key that the Trainer calculates; None for any other."""
     trainer = run.trainer
     assert trainer is not None  # noqa: S101 - the caller asked
-    if key in ("fp16.enabled", "bf16.enabled", "bfloat16.enabled"):
+    if key in ("fp16.enabled", "bf16.enabled"):
         return precision(key, trainer)
     if key == "amp.enabled":
         return Effective(key, '"auto"', value=False, shown="false", decided="TrainingArguments (apex is not asked for)")
@@ -154,7 +158,7 @@ def calculated(key: str, run: Run, flat: Mapping[str, Any]) -> Effective | None:
     if key == "scheduler.params.warmup_min_lr":
         return Effective(key, '"auto"', 0, "0", "the Trainer, always")
     if key in ("scheduler.params.warmup_num_steps", "scheduler.params.total_num_steps"):
-        return steps(key, trainer)
+        return steps(key, run)
     return sized(key, run, flat)
 
 
@@ -190,20 +194,29 @@ def batch(run: Run) -> Effective:
     )
 
 
-def steps(key: str, trainer: TrainerArguments) -> Effective:
-    """Steps of the schedule, where `max_steps` says them."""
-    total = trainer.get("max_steps")
-    warmup, ratio = trainer.get("warmup_steps"), trainer.get("warmup_ratio")
-    if key.endswith("warmup_num_steps") and _whole(warmup) and warmup > 0:
-        return Effective(key, '"auto"', warmup, str(warmup), "TrainingArguments `warmup_steps`")
-    if not _whole(total) or total <= 0:
-        return unknown(key, '"auto"', "the Trainer, from the length of the data")
+def steps(key: str, run: Run) -> Effective:
+    """Steps of the schedule, where `max_steps` or `warmup_steps` says them."""
+    trainer = run.trainer
+    assert trainer is not None  # noqa: S101 - the caller asked
+    total, warmup, ratio = (trainer.get(name) for name in ("max_steps", "warmup_steps", "warmup_ratio"))
+    of_total = _whole(total) and total > 0
     if key.endswith("total_num_steps"):
-        return Effective(key, '"auto"', total, str(total), "TrainingArguments `max_steps`")
-    if not isinstance(ratio, (int, float)) or not math.isfinite(ratio):
-        return unknown(key, '"auto"', "TrainingArguments `warmup_ratio`")
-    value = math.ceil(total * ratio)
-    return Effective(key, '"auto"', value, str(value), f"warmup_ratio {ratio:g} x max_steps {total}")
+        if of_total:
+            return Effective(key, '"auto"', total, str(total), "TrainingArguments `max_steps`")
+        return unknown(key, '"auto"', "the Trainer, from the length of the data")
+    if _number(warmup) and warmup >= 1:
+        return Effective(key, '"auto"', int(warmup), str(int(warmup)), "TrainingArguments `warmup_steps`")
+    if not _number(warmup) or not _number(ratio or 0):
+        return unknown(key, '"auto"', "TrainingArguments `warmup_steps` and `warmup_ratio`")
+    name, share = ("warmup_steps", warmup) if warmup > 0 else ("warmup_ratio", ratio or 0)
+    if share > 0 and not of_total:
+        return unknown(key, '"auto"', f"the Trainer: {name} {share:g} of the steps")
+    version = version_of(run.transformers) if run.transformers else None
+    if share <= 0 and (version is None or version >= _FIVE):
+        text = "no warm-up: 0, in later releases of transformers 5 (5.24.0) 1; DeepSpeed 0.19.6 and later stop at 0"
+        return unknown(key, '"auto"', text)
+    value = math.ceil(total * share) if share > 0 else 0
+    return Effective(key, '"auto"', value, str(value), f"{name} {share:g} x max_steps {total}" if share > 0 else "no warm-up")
 
 
 def sized(key: str, run: Run, flat: Mapping[str, Any]) -> Effective | None:
@@ -211,8 +224,7 @@ def sized(key: str, run: Run, flat: Mapping[str, Any]) -> Effective | None:
     name = key.removeprefix("zero_optimization.")
     if name not in ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold") or name == key:
         return None
-    if name != "reduce_bucket_size" and flat.get("zero_optimization.stage") != 3:  # noqa: PLR2004 - ZeRO stage
-        return unknown(key, '"auto"', "nobody: the Trainer fills it in under stage 3 only")
+    below = name != "reduce_bucket_size" and flat.get("zero_optimization.stage") != 3  # noqa: PLR2004 - ZeRO stage
     formula = {"reduce_bucket_size": "hidden_size^2", "stage3_prefetch_bucket_size": "0.9 hidden_size^2"}.get(
         name, "10 hidden_size"
     )
@@ -223,7 +235,8 @@ def sized(key: str, run: Run, flat: Mapping[str, Any]) -> Effective | None:
         "reduce_bucket_size": size * size,
         "stage3_prefetch_bucket_size": prefetch(size, run.transformers),
     }.get(name, 10 * size)
-    return Effective(key, '"auto"', value, str(value), f"{formula}, hidden_size {size}")
+    after = "; accelerate fills it in, below stage 3 it has no effect" if below else ""
+    return Effective(key, '"auto"', value, str(value), f"{formula}, hidden_size {size}{after}")
 
 
 def prefetch(size: int, transformers: str) -> int | float:
@@ -233,10 +246,17 @@ def prefetch(size: int, transformers: str) -> int | float:
     return 0.9 * size * size if floating else int(0.9 * size * size)
 
 
-def added(key: str, run: Run) -> Effective:
-    """A key that accelerate adds to the file."""
-    assert run.trainer is not None  # noqa: S101 - the caller asked
-    return argument(key, MATCHED[key], run.trainer, "(absent)")
+def sizes(flat: Mapping[str, Any], run: Run) -> Iterator[Effective]:
+    """Batch sizes that the file lacks: nobody passes on the Trainer's, accelerate writes an accumulation of 1."""
+    trainer = run.trainer
+    assert trainer is not None  # noqa: S101 - the caller asked
+    if "gradient_accumulation_steps" not in flat:
+        given = trainer.get("gradient_accumulation_steps")
+        more = "" if given == 1 else f"; the Trainer's {json_text(given)} does not reach DeepSpeed"
+        yield Effective("gradient_accumulation_steps", "(absent)", 1, "1", f"accelerate{more}", known=given == 1)
+    if "train_micro_batch_size_per_gpu" not in flat:
+        text = "DeepSpeed, from train_batch_size" if "train_batch_size" in flat else "nobody: DeepSpeed stops"
+        yield unknown("train_micro_batch_size_per_gpu", "(absent)", text)
 
 
 def owner(block: str, flat: Mapping[str, Any], trainer: TrainerArguments) -> Effective:
@@ -251,7 +271,9 @@ def owner(block: str, flat: Mapping[str, Any], trainer: TrainerArguments) -> Eff
             str(kind),
             f"the file; TrainingArguments `{name}` has no effect",
         )
-    value = trainer.get(name) or "adamw"
+    value = trainer.get(name) or "adamw_torch"
+    if block == "optimizer" and name not in trainer.values:
+        value = f"adamw_torch, or adamw_torch_fused (transformers {FUSED} and torch 2.8, or later)"
     return Effective(f"{block}.type", "(absent)", None, str(value), f"TrainingArguments `{name}`", known=False)
 
 
@@ -281,6 +303,10 @@ def clipping(run: Run, table: KeyTable) -> Effective:
 def unknown(key: str, file: str, decided: str) -> Effective:
     """A value that is not known here."""
     return Effective(key, file, None, UNKNOWN, decided, known=False)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _whole(value: object) -> bool:

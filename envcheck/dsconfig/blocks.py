@@ -181,13 +181,14 @@ def batch(subject: Subject) -> Iterator[Finding]:
     numbers = [_whole(entry) for entry in entries]
     total, micro, steps = numbers
     place = subject.at(next((entry.place for entry in entries if entry), START))
-    if entries[0] is None and entries[1] is None and subject.trainer is False:
+    if entries[0] is None and entries[1] is None and subject.trainer is not None:
         yield Finding(
             "ds-config-no-batch-size",
             Severity.ERROR,
             "Neither train_batch_size nor train_micro_batch_size_per_gpu is given",
             names[:2],
-            because=("DeepSpeed needs one of them; only the Trainer and accelerate fill it in",),
+            because=("DeepSpeed needs one of them and stops; the Trainer and accelerate replace an `auto`, and add neither",),
+            fixes=(Fix("config", 'train_micro_batch_size_per_gpu="auto"'),) if subject.trainer else (),
             evidence=(READER,),
             place=subject.at(START),
         )

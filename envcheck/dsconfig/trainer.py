@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,6 +79,8 @@ def from_command(command: str) -> TrainerArguments:
     Raises:
         UsageError: Its quotes do not match.
     """
+    import shlex  # noqa: PLC0415 - only with a command
+
     joined = re.sub(r"\\[ \t]*\r?\n", " ", command)
     try:
         words = shlex.split(joined, comments=True)

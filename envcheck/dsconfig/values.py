@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 
-#: `auto` keys that the Trainer fills in (transformers, integrations/deepspeed.py, same list in 4.36 and 4.57).
+#: `auto` keys that the Trainer fills in (transformers, integrations/deepspeed.py, the same in 4.36.2, 4.46.3, 4.57.6 and 5.24.0).
 FILLED_BY_TRAINER = frozenset(
     {
         "train_batch_size",
@@ -25,7 +25,6 @@ FILLED_BY_TRAINER = frozenset(
         "gradient_clipping",
         "fp16.enabled",
         "bf16.enabled",
-        "bfloat16.enabled",
         "amp.enabled",
         "amp.opt_level",
         "optimizer.params.lr",
@@ -133,22 +132,21 @@ def auto_problems(key: Key | None, path: str, *, strict: bool, trainer: bool | N
         return
     if path.startswith("pipeline."):
         return
-    reaches = (
-        "DeepSpeed drops it and takes its own default silently"
-        if strict
-        else "DeepSpeed gets the text `auto` where it expects a value"
-    )
+    alone = without_trainer(key, path, strict=strict)
     if path in FILLED_BY_TRAINER or (path in FILLED_BY_ACCELERATE and trainer is not False):
         if trainer is False:
             yield ValueProblem(
                 "ds-config-auto-without-trainer",
                 Severity.ERROR,
                 f"`{path}` is `auto`, but no Trainer fills it in",
-                ("only the transformers Trainer (or accelerate) replaces `auto`", reaches),
+                ("only the transformers Trainer (or accelerate) replaces `auto`", alone),
             )
         return
+    reaches = alone if trainer is False else STOPS if trainer else f"{STOPS}; without it, {alone}"
     if path in ("zero_optimization.prefetch_bucket_size", "zero_optimization.param_persistence_threshold"):
         reaches += "; the Trainer looks for the name that begins with `stage3_`"
+    if path == "bfloat16.enabled":
+        reaches += "; the Trainer looks for `bf16.enabled`"
     listed = key is not None or path.startswith(("optimizer.", "scheduler."))
     if listed:
         yield ValueProblem(
@@ -157,6 +155,29 @@ def auto_problems(key: Key | None, path: str, *, strict: bool, trainer: bool | N
             f"Nobody replaces the `auto` of `{path}`",
             ("it is not among the keys that the Trainer fills in", reaches),
         )
+
+
+#: What accelerate does with an `auto` that is left when it hands the file to DeepSpeed (0.27.2 to 1.15.0).
+STOPS = "accelerate, and with it the Trainer, stops: it has no value for it"
+
+
+def without_trainer(key: Key | None, path: str, *, strict: bool) -> str:
+    """What DeepSpeed alone makes of an `auto`.
+
+    Constructing `DeepSpeedConfig` showed it in 0.15.4 and 0.19.8; 0.9.0 has the same code.
+    """
+    if path in BATCH:
+        return "DeepSpeed calculates with the text and stops"
+    if path in ("fp16.enabled", "bf16.enabled", "bfloat16.enabled"):
+        return "DeepSpeed before 0.17.1 takes the text for true; later ones drop it, and it is off"
+    if strict:
+        default = f" ({key.default})" if key is not None and key.default else ""
+        return f"DeepSpeed drops it and takes its own default{default} silently"
+    return "DeepSpeed gets the text `auto` where it expects a value"
+
+
+#: Sizes that DeepSpeed calculates with while it reads the file.
+BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 
 
 def typed(key: Key, path: str, value: Any, *, strict: bool, pydantic2: bool) -> ValueProblem | None:  # noqa: ANN401 - JSON values
@@ -316,7 +337,7 @@ def bounds(key: Key, path: str, value: Any, *, certain: bool) -> Iterator[ValueP
 
 
 #: DeepSpeed asserts that these are positive.
-POSITIVE = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+POSITIVE = BATCH
 
 
 def nearest(value: Any, allowed: tuple[Any, ...]) -> tuple[str, ...]:  # noqa: ANN401 - JSON values

@@ -78,3 +78,34 @@ def test_hidden_size_of_a_vision_language_model(tmp_path: Path, capsys: pytest.C
     main(["config", str(GOOD / "vila-zero2.json"), *words])
     rows = {row["key"]: row["value"] for row in json.loads(capsys.readouterr().out)["effective"]}
     assert rows["zero_optimization.reduce_bucket_size"] == 4096
+
+
+@pytest.mark.parametrize(
+    ("packages", "complete", "error"),
+    [
+        ({"deepspeed": "0.19.8"}, True, True),
+        ({"deepspeed": "0.19.8", "accelerate": "1.12.0"}, True, False),
+        ({"deepspeed": "0.19.8", "transformers": "4.57.6"}, True, False),
+        ({"deepspeed": "0.19.8"}, False, False),
+        ({}, True, False),
+    ],
+)
+def test_an_auto_is_an_error_where_nothing_that_fills_it_is_installed(
+    packages: dict[str, str], complete: bool, error: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    snapshot = tmp_path / "snapshot.json"
+    snapshot.write_text(json.dumps({"packages": packages, "complete": complete}), encoding="utf-8")
+    document = tmp_path / "ds.json"
+    document.write_text('{"train_micro_batch_size_per_gpu": "auto"}', encoding="utf-8")
+    assert main(["config", str(document), "--snapshot", str(snapshot)]) == int(error)
+    out = capsys.readouterr().out
+    assert ("ds-config-auto-without-trainer" in out) == error
+    assert ("neither transformers nor accelerate is installed" in " ".join(out.split())) == error
+
+
+def test_a_plain_run_says_what_an_auto_is_without_a_trainer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = tmp_path / "ds.json"
+    document.write_text('{"train_batch_size": "auto", "zero_optimization": {"stage": 2, "overlap_comm": true}}', encoding="utf-8")
+    assert main(["config", str(document)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "nobody yet: give --training-args; without a Trainer an error: DeepSpeed calculates with the text and stops" in out

@@ -139,3 +139,41 @@ def test_a_value_that_differs_is_named_with_both() -> None:
     found = list(mismatches(document, "x", Run(from_json({"bf16": True}))))
     assert [(item.subjects[0], item.place) for item in found] == [("gradient_clipping", "x:1:2")]
     assert "(its default)" in found[0].because[0]
+
+
+def rows_of(document: dict[str, Any], run: Run) -> dict[str, Effective]:
+    return {row.key: row for row in effective(flatten(document), run, TABLE)}
+
+
+@pytest.mark.parametrize(
+    ("version", "arguments", "value"),
+    [
+        ("5.24.0", {"warmup_steps": 0.1, "max_steps": 1000}, 100),
+        ("5.24.0", {"warmup_steps": 7}, 7),
+        ("4.57.6", {"warmup_ratio": 0.1, "max_steps": 1000}, 100),
+        ("4.57.6", {"max_steps": 1000}, 0),
+        ("5.24.0", {"max_steps": 1000}, None),
+        ("4.57.6", {"warmup_ratio": 0.1}, None),
+    ],
+)
+def test_warm_up_steps_by_release(version: str, arguments: dict[str, Any], value: int | None) -> None:
+    document = {"scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}}}
+    row = rows_of(document, Run(from_json(arguments), 2, 64, version))["scheduler.params.warmup_num_steps"]
+    assert (row.value, row.known) == (value, value is not None)
+
+
+def test_what_the_file_lacks_is_not_filled_in_from_the_trainer() -> None:
+    rows = rows_of({"zero_optimization": {"stage": 2}}, Run(from_json({"gradient_accumulation_steps": 4}), 2))
+    assert rows["gradient_accumulation_steps"].shown == "1"
+    assert rows["train_micro_batch_size_per_gpu"].decided == "nobody: DeepSpeed stops"
+
+
+def test_accelerate_fills_the_buckets_of_stage_3_below_it() -> None:
+    document = {"zero_optimization": {"stage": 2, "stage3_prefetch_bucket_size": "auto", "sub_group_size": "auto"}}
+    rows = rows_of(document, Run(from_json({}), 2, 16, "4.57.6"))
+    assert rows["zero_optimization.stage3_prefetch_bucket_size"].value == 230
+    assert "stops" in rows["zero_optimization.sub_group_size"].decided
+
+
+def test_an_auto_of_deepspeed_s_own_is_no_row() -> None:
+    assert "data_types.keep_in_fp32_modules" not in rows_of({"data_types": {"keep_in_fp32_modules": "auto"}}, Run())
