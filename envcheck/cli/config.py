@@ -15,7 +15,7 @@ from envcheck.errors import ExitCode, UsageError
 from envcheck.facts.model import Distribution, Environment
 from envcheck.findings import Finding, Report, Skip, StackRow, sort_findings
 from envcheck.matrix.database import load
-from envcheck.matrix.index import SETTING
+from envcheck.matrix.index import SETTING, USE
 
 if TYPE_CHECKING:
     import argparse
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from envcheck.matrix.settings import Settings
 
 #: Packages whose versions decide what a setting does.
-DECIDING = ("deepspeed", "transformers", "accelerate", "torch", "peft", "trl")
+DECIDING = ("deepspeed", "transformers", "accelerate", "torch", "numpy", "peft", "trl")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +116,7 @@ def read_training(args: argparse.Namespace) -> Training:
     model = read_json_object(args.model_config, "model config") if args.model_config else {}
     told = {"model_type": model["model_type"]} if model.get("model_type") else {}
     return Training(
-        document=parse(read_text(name, "DeepSpeed config")),
+        document=parse(read_text(name, "DeepSpeed config", "utf-8")),
         name=name,
         trainer=trainer,
         read_by_trainer=is_trainer(args),
@@ -215,9 +215,10 @@ def rule_findings(
 
 
 def _about_what_is_given(candidate: Candidate) -> bool:
-    """Whether the rule is about a setting of which something is known here."""
+    """Whether the rule is about a setting of which something is known, or about what the arguments or `--uses` say is done."""
     settings = [item for item in candidate.conditions if item.kind == SETTING]
-    return len(candidate.opened(SETTING)) < len(settings)
+    done = [item for item in candidate.conditions if item.kind == USE and item.name != "hf-trainer"]
+    return len(candidate.opened(SETTING)) < len(settings) or any(item not in candidate.open for item in done)
 
 
 def place_of(rule: Rule, document: Document, name: str) -> str:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 LARGEST = 64 << 20
 
 
-def read_text(name: str, what: str) -> str:
-    """The text of a file; `-` is standard input.
+def read_text(name: str, what: str, encoding: str = "utf-8-sig") -> str:
+    """The text of a file; `-` is standard input. A byte order mark is left out, unless the encoding is `utf-8`.
 
     Raises:
         InputError: Not there, not readable, too large, or not UTF-8.
@@ -35,7 +35,7 @@ def read_text(name: str, what: str) -> str:
     if len(content) > LARGEST:
         raise InputError(f"the {what} is larger than {LARGEST >> 20} MiB", where=name)
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise InputError(f"the {what} is not UTF-8 text (byte {error.start})", where=name) from error
 

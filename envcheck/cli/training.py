@@ -11,6 +11,7 @@ from envcheck.dsconfig.auto import Effective, Run, effective, mismatches
 from envcheck.dsconfig.document import Document, parse
 from envcheck.dsconfig.handover import lacking
 from envcheck.dsconfig.lint import lint_parsed
+from envcheck.dsconfig.resume import words
 from envcheck.dsconfig.trainer import TrainerArguments, from_command, from_json
 from envcheck.errors import InputError
 from envcheck.findings import Skip
@@ -77,6 +78,8 @@ def study(given: Training, versions: Mapping[str, str], table: KeyTable) -> Stud
     deepspeed, transformers = versions.get("deepspeed", ""), versions.get("transformers", "")
     run = Run(given.trainer, given.world_size, given.hidden_size, transformers, deepspeed)
     findings: list[Finding] = []
+    if given.trainer is not None:
+        given = given._replace(uses=given.uses | words(given.trainer.values, versions))
     if given.document is not None:
         findings = lint_parsed(
             given.document, given.name, deepspeed or None, table, trainer=given.read_by_trainer, world_size=given.world_size

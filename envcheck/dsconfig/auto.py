@@ -213,7 +213,7 @@ def steps(key: str, run: Run) -> Effective:
         return unknown(key, '"auto"', f"the Trainer: {name} {share:g} of the steps")
     version = version_of(run.transformers) if run.transformers else None
     if share <= 0 and (version is None or version >= _FIVE):
-        text = "no warm-up: 0, in later releases of transformers 5 (5.24.0) 1; DeepSpeed 0.19.6 and later stop at 0"
+        text = "no warm-up: 0, in later releases of transformers 5 (5.24.0) 1; DeepSpeed 0.19.3 and later stop at 0"
         return unknown(key, '"auto"', text)
     value = math.ceil(total * share) if share > 0 else 0
     return Effective(key, '"auto"', value, str(value), f"{name} {share:g} x max_steps {total}" if share > 0 else "no warm-up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from packaging.version import Version
@@ -96,6 +97,8 @@ def scheduler(subject: Subject) -> Iterator[Finding]:
     for item in given:
         if item.key not in made["params"] and item.key != "last_batch_iteration":
             yield parameter(subject, item, name, list(made["params"]))
+        elif item.key == "warmup_num_steps" and isinstance(item.value.plain, float):
+            yield from fractional_steps(subject, item)
     missing = [word for word, default in made["params"].items() if not default and word not in {item.key for item in given}]
     if missing:
         yield Finding(
@@ -109,6 +112,30 @@ def scheduler(subject: Subject) -> Iterator[Finding]:
             evidence=(SCHEDULES,),
             place=subject.at(entry.place),
         )
+
+
+#: First release that refuses a warm-up that is no integer (deepspeedai/DeepSpeed#8126; not in v0.19.2).
+WHOLE_WARMUP = Version("0.19.3")
+
+
+def fractional_steps(subject: Subject, item: Entry) -> Iterator[Finding]:
+    """A number of steps written as a float, such as 1e3."""
+    if subject.version is not None and subject.version < WHOLE_WARMUP:
+        return
+    plain = item.value.plain
+    better = str(int(plain)) if isfinite(plain) and plain >= 1 else "1"
+    yield Finding(
+        "ds-config-float-for-integer",
+        Severity.ERROR if subject.version else Severity.WARNING,
+        f"`{item.path}` is a float where an integer is expected",
+        (item.path,),
+        {item.path: shown(item)},
+        (f"DeepSpeed {WHOLE_WARMUP} and later stop: `warmup_num_steps must be a positive integer`",),
+        certain=subject.version is not None,
+        fixes=(Fix("config", f"{item.path}={better}"),),
+        evidence=(SCHEDULES,),
+        place=subject.at(item.place),
+    )
 
 
 def parameter(subject: Subject, item: Entry, name: str, known: list[str]) -> Finding:

@@ -40,6 +40,9 @@ FOREIGN: dict[str, Any] = {
     "NaN": float("nan"),
     "Infinity": float("inf"),
 }
+#: What some editors put before the text.
+MARK = "\ufeff"
+
 SPACE = " \t\r\n\ufeff\u00a0"
 
 
@@ -187,6 +190,9 @@ class _Reader:
 
     def document(self) -> Value:
         """The whole text."""
+        if self.text.startswith(MARK):
+            self.at = 1
+            self.note("byte-order-mark", "the file begins with a byte order mark", 0)
         self.space()
         if self.at >= len(self.text):
             self.stop("empty", "the document is empty", 0)
@@ -212,7 +218,8 @@ class _Reader:
             start = self.at
             if text[start] == "#" or text.startswith("//", start):
                 end = text.find("\n", start)
-                self.at = len(text) if end < 0 else end
+                end = len(text) if end < 0 else end
+                self.at = end - 1 if text[end - 1] == "\r" else end
             elif text.startswith("/*", start):
                 end = text.find("*/", start + 2)
                 if end < 0:

@@ -82,6 +82,8 @@ def syntax(document: Document) -> Iterator[Edit]:
         found = text[start:end]
         if problem.kind == "comment":
             yield Edit(*comment_span(text, start, end), "", line, "removed a comment")
+        elif problem.kind == "byte-order-mark":
+            yield Edit(start, end, "", line, "removed the byte order mark")
         elif problem.kind == "trailing-comma":
             yield Edit(start, end, "", line, "removed a trailing comma")
         elif problem.kind == "missing-comma":
@@ -103,8 +105,9 @@ def comment_span(text: str, start: int, end: int) -> tuple[int, int]:
     left = start
     while left and text[left - 1] in " \t":
         left -= 1
-    alone = (not left or text[left - 1] == "\n") and text[end : end + 1] in ("\n", "")
-    return (left, min(end + 1, len(text))) if alone else (left, end)
+    after = "\r\n" if text.startswith("\r\n", end) else "\n"
+    alone = (not left or text[left - 1] == "\n") and (text.startswith(after, end) or end == len(text))
+    return (left, min(end + len(after), len(text))) if alone else (left, end)
 
 
 def written(document: Document, offset: int) -> str:

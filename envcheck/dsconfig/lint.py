@@ -27,6 +27,7 @@ TITLES = {
     "not-finite": "A number is not finite",
     "number": "A number is not written as JSON writes it",
     "missing-comma": "A comma is missing",
+    "byte-order-mark": "The file begins with a byte order mark",
     "escape": "A string has an escape that JSON does not have",
 }
 

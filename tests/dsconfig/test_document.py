@@ -70,6 +70,7 @@ def test_places_point_at_the_key(document: dict[str, Any]) -> None:
         ('{"a": /* x */ 1}', "comment", 1, 7),
         ('{\n  "a": 1,\n}', "trailing-comma", 2, 9),
         ('{"a": [1, 2,]}', "trailing-comma", 1, 12),
+        ('\ufeff{"a": 1}', "byte-order-mark", 1, 1),
         ("{'a': 1}", "single-quotes", 1, 2),
         ('{"a": True}', "foreign-word", 1, 7),
         ('{"a": NaN}', "not-finite", 1, 7),

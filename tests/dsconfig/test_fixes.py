@@ -115,3 +115,29 @@ def test_the_copy_stands_next_to_the_original(tmp_path: Path, capsys: pytest.Cap
     assert f"{path}:4: `gradient_cliping` -> `gradient_clipping`" in capsys.readouterr().err
     assert main(["config", str(path), "--fix"]) == 2
     assert "already there" in capsys.readouterr().err
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.sampled_from(BROKEN.split("\n")[1:-2]), max_size=9), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans()
+)
+def test_line_ends_tabs_and_what_is_right_stay_and_the_copy_has_nothing_left_to_fix(
+    lines: list[str], end: str, mark: bool, tabs: bool
+) -> None:
+    body = [
+        line.replace("  ", "\t") if tabs else line for line in lines if line.strip(" },")[-1:] != "{" and line.strip(" ,") != "}"
+    ]
+    text = "\ufeff" * mark + end.join(["{", *body, "}", ""])
+    document = parse(text)
+    if not document.usable:
+        return
+    fixed, edits = corrected(document, TABLE, None, trainer=True)
+    assert fixed.count("\n") == fixed.count(end)
+    assert not fixed.startswith("\ufeff")
+    assert bool(edits) == (fixed != text)
+    assert not parse(fixed).problems
+    kept = [entry for entry in parse(fixed).entries() if entry.path in document.by_path]
+    assert [entry.path for entry in kept] == sorted(
+        (entry.path for entry in kept), key=lambda path: document.by_path[path].place.offset
+    )
+    assert (tabs and "\t" in text) <= ("\t" in fixed or not kept)
