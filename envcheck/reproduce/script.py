@@ -230,8 +230,14 @@ class Walk:
         self.unread.append(Unread(line_of(node), one_line(self.text(node)), reason))
 
     def on_ERROR(self, node: Node) -> None:  # noqa: N802 - the node's name
-        """What the parser could not read is noted; the rest inside is followed."""
-        self.skip(node, "it is not bash as the parser knows it")
+        """What the parser could not read is noted line by line; the rest inside is followed."""
+        first, reason = line_of(node), "it is not bash as the parser knows it"
+        followed = [child for child in node.named_children if hasattr(self, f"on_{child.type}")]
+        covered = {line for child in followed for line in range(line_of(child), child.end_point[0] + 2)}
+        lines = self.text(node).splitlines() or [""]
+        for number, line in enumerate(lines, first):
+            if (number == first or line.strip()) and number not in covered - {first}:
+                self.unread.append(Unread(number, one_line(line), reason))
         self.children(node)
 
     def on_function_definition(self, node: Node) -> None:
@@ -366,7 +372,7 @@ class Walk:
         """The command, with the file it writes and the text it is given."""
         start = len(self.commands)
         for child in node.named_children:
-            if child.type not in ("file_redirect", "heredoc_redirect", "herestring_redirect"):
+            if child.has_error or child.type not in ("file_redirect", "heredoc_redirect", "herestring_redirect"):
                 self.visit(child)
         target, last = "", len(self.commands) - 1
         for child in node.named_children:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tomli
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from envcheck.cli.main import main
@@ -182,6 +182,7 @@ WAYS = (
 
 
 @settings(max_examples=80)
+@example(ways=["<<E\n%", "<<E\n%", "x=$(%)"])
 @given(ways=st.lists(st.sampled_from(WAYS), min_size=1, max_size=6))
 def test_no_install_of_a_script_is_dropped_however_it_is_written(ways: list[str], matrix: Matrix) -> None:
     lines = [way.replace("%", f"pip install name{number}x==1") for number, way in enumerate(ways)]
