@@ -27,7 +27,7 @@ from envcheck.resolve.solve import KEPT
 from envcheck.resolve.wrong import CONFLICT, MISSING, charged, to_fix, unfulfilled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from envcheck.checks.context import Context
     from envcheck.resolve.installed import Target
@@ -127,12 +127,22 @@ def plan_for(
         seen = replace(target, unseen=target.unseen - unfulfilled(asked, MISSING), eased=eased)
         return Planner(court, seen, [item.nogood for item in answered if item.nogood], say, resolver)
 
-    firm = [item for item in able if item.firm]
-    answered = [item for item in able if item.firm or len(able) == 1 or planner([item]).conceivable()]
-    found = planner(answered).plan() if answered else NoPlan(())
-    if isinstance(found, NoPlan) and 0 < len(firm) < len(answered):
-        answered = firm
-        found = planner(firm).plan()
+    def choices() -> Iterator[list[Wrong]]:
+        """What to answer: all of it; else what can be answered by itself; else what has to be."""
+        if len(able) == 1 or planner(able).conceivable():
+            yield able
+        yield [item for item in able if item.firm or planner([item]).conceivable()]
+        yield [item for item in able if item.firm]
+
+    found: Plan | NoPlan = NoPlan(())
+    tried: list[list[Wrong]] = [[]]
+    for choice in choices():
+        if choice not in tried:
+            tried.append(choice)
+            found = planner(choice).plan()
+        if isinstance(found, Plan):
+            break
+    answered = tried[-1]
     if isinstance(found, Plan):
         left += [f"`{item.finding.id}`: {item.finding.title}" for item in able if item not in answered]
         return replace(found, left=tuple(left))

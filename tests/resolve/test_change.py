@@ -8,7 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 
@@ -163,6 +163,20 @@ def test_without_dependencies_the_change_is_the_smallest_there_is(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(installed=installed_sets, forbidden=rules, needed=needs)
+@example(
+    installed={"alpha": "1.1", "beta": "1.1", "gamma": "1.0", "delta": "1.0"},
+    forbidden=[{"alpha": "==1.0"}],
+    needed={
+        ("alpha", "1.1"): {"beta": "==1.0", "delta": "==1.0"},
+        ("beta", "1.1"): {"delta": "==1.0", "alpha": "==1.0"},
+        ("delta", "1.0"): {"alpha": "==1.1", "beta": "==1.1"},
+    },
+)  # two packages that each want another version of the other: neither is answered with the other in its place
+@example(
+    installed={"alpha": "1.1", "beta": "1.1", "gamma": "1.0", "delta": "1.0"},
+    forbidden=[{"alpha": "==1.0", "beta": "==1.0"}],
+    needed={("alpha", "1.1"): {"beta": "==1.0", "delta": "==1.0"}, ("beta", "1.1"): {"delta": "==1.1", "alpha": "==1.0"}},
+)
 def test_with_dependencies_the_change_is_allowed_and_consistent(
     installed: dict[str, str], forbidden: list[dict[str, str]], needed: dict[tuple[str, str], dict[str, str]], tmp_path: Path,
 ) -> None:  # fmt: skip
