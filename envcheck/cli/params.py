@@ -61,6 +61,7 @@ def build_report(args: argparse.Namespace) -> Report:
         ToolError: The interpreter cannot be started.
     """
     from envcheck.params import judge  # noqa: PLC0415 - not for --help
+    from envcheck.params.stored import apart  # noqa: PLC0415 - not for --help
 
     model = model_name(args.model)
     checkpoint = _checkpoint(args, model)
@@ -71,6 +72,10 @@ def build_report(args: argparse.Namespace) -> Report:
     missing = comparison.missing if comparison else ()
     if comparison and checkpoint and answer.model:
         findings += judge.names(comparison, checkpoint, answer)
+        if args.values != "never":
+            findings += judge.stored_apart(tuple(apart(answer.model, comparison, checkpoint)), answer)
+        if Path(model).is_dir():
+            findings += judge.stored_dtype(checkpoint, answer)
     findings += judge.values(answer, missing)
     if answer.values:
         findings += judge.gradients(answer, missing)

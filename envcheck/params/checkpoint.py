@@ -46,6 +46,7 @@ class Tensor:
         shape: Its shape, or None likewise.
         begin: First byte in the file.
         end: Byte after the last.
+        component: The subfolder that the file lies in, or an empty string.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Tensor:
     shape: tuple[int, ...] | None = None
     begin: int = 0
     end: int = 0
+    component: str = ""
 
 
 @dataclass(slots=True)
@@ -225,14 +227,14 @@ def header(path: Path, prefix: str = "") -> dict[str, Tensor]:
         raise BrokenFileError("its header is not an object")
     data = 8 + length
     document.pop("__metadata__", None)
-    tensors = {prefix + name: _tensor(prefix + name, entry, path.name, data) for name, entry in document.items()}
+    tensors = {prefix + name: _tensor(name, entry, path.name, data, prefix) for name, entry in document.items()}
     last = max((one.end for one in tensors.values()), default=data)
     if last > size:
         raise BrokenFileError(f"truncated: {size} bytes, and its header tells of {last}")
     return tensors
 
 
-def _tensor(name: str, entry: Any, file: str, data: int) -> Tensor:  # noqa: ANN401 - JSON values
+def _tensor(name: str, entry: Any, file: str, data: int, prefix: str) -> Tensor:  # noqa: ANN401 - JSON values
     try:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:
@@ -243,4 +245,4 @@ def _tensor(name: str, entry: Any, file: str, data: int) -> Tensor:  # noqa: ANN
     bits = BITS.get(dtype)
     if bits is not None and prod(shape) * bits != (end - begin) * 8:
         raise BrokenFileError(f"its header gives `{name}` {end - begin} bytes, which is not {list(shape)} of {dtype}")
-    return Tensor(name, file, dtype, shape, data + begin, data + end)
+    return Tensor(prefix + name, file, dtype, shape, data + begin, data + end, prefix.removesuffix("."))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from envcheck.findings import Evidence, Finding, Fix, Severity
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from envcheck.params.ask import Answer
     from envcheck.params.checkpoint import Checkpoint
     from envcheck.params.compare import Comparison
+    from envcheck.params.stored import Apart
 
 #: So much of a parameter still holds the allocator's fill: then nobody wrote it.
 UNWRITTEN = 0.5
@@ -22,6 +25,9 @@ HUGE, APART = 1e4, 30.0
 
 #: A share of denormal or all but denormal numbers that only memory has.
 DENORMAL = 0.5
+
+#: The format's names of the dtypes that a model is trained in, and so large a share of the elements is the checkpoint's dtype.
+STORED, MOSTLY = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}, 0.9
 
 #: Names and groups shown.
 SHOWN = 4
@@ -246,3 +252,49 @@ def ties_and_dtypes(answer: Answer) -> Iterator[Finding]:
             "params-dtype-mix", Severity.WARNING, "Trainable parameters have several dtypes", ("dtype",), because=tuple(shown),
             fixes=(Fix("do", "cast the added modules to the model's dtype, or train all in fp32 with bf16 autocast"),),
         )  # fmt: skip
+
+
+def stored_apart(pairs: Sequence[Apart], answer: Answer) -> Iterator[Finding]:
+    """Weights that the model ties and the checkpoint stores twice with other values."""
+    if not pairs:
+        return
+    outcome = (
+        "the model that was looked at has two embeddings, although the configuration ties them"
+        if answer.tied is False
+        else "from_pretrained keeps one and drops the other (seen with transformers 4.57.6), or does not tie them (5.24.0)"
+    )
+    shown = [f"`{one.name}` and `{one.other}` first differ in row {one.row}" for one in pairs[:SHOWN]]
+    yield Finding(
+        "params-tied-differ", Severity.WARNING, f"Tied weights are stored twice with other values: {many(len(pairs), 'pair')}",
+        ("checkpoint",), because=(*shown, outcome),
+        fixes=(
+            Fix("do", "if both are meant, set tie_word_embeddings to false in config.json"),
+            Fix("do", "if one is stale, remove it from the checkpoint (save again from the tied model)"),
+        ),
+    )  # fmt: skip
+
+
+def stored_dtype(checkpoint: Checkpoint, answer: Answer) -> Iterator[Finding]:
+    """A checkpoint of one dtype whose configuration names another; what is mixed or quantised says nothing.
+
+    Source: seen with transformers 4.57.6 (float32, whatever is stored or configured) and 5.24.0 (what is configured).
+    """
+    sizes: Counter[str] = Counter()
+    for one in checkpoint.tensors.values():
+        sizes[one.dtype] += prod(one.shape or ())
+    said = str((answer.model or {}).get("dtype", ""))
+    kind, count = sizes.most_common(1)[0] if sizes else ("", 0)
+    stored = STORED.get(kind)
+    if stored is None or said not in STORED.values() or said == stored or count < MOSTLY * sizes.total():
+        return
+    release = f"transformers {answer.versions.get('transformers', '')}".strip()
+    loaded = Counter(str(one["dtype"]) for one in answer.values.values() if "float" in one.get("dtype", ""))
+    outcome = (
+        f"{release}: from_pretrained without dtype made {loaded.most_common(1)[0][0]} of them here"
+        if loaded
+        else "from_pretrained without dtype makes float32 of them (seen with transformers 4.57.6) or obeys config.json (5.24.0)"
+    )
+    yield Finding(
+        "params-stored-dtype", Severity.INFO, f"The weights are stored as {stored}, and config.json says {said}", ("dtype",),
+        because=(outcome, '`dtype` (`torch_dtype` in older releases) decides; "auto" takes what config.json says'),
+    )  # fmt: skip

@@ -10,6 +10,7 @@ import sys
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 HIDDEN = 16
@@ -104,9 +105,15 @@ def llama(tied=False):
 
 
 def save(folder):
-    """Write what the functions below load: `llm/`, `mm_projector/` (one layer), and `tied/`."""
+    """Write what the functions below load: `llm/`, `mm_projector/` (one layer), `tied/`; `apart/`, `twice/`: a pair twice."""
     llama().save_pretrained(os.path.join(folder, "llm"), safe_serialization=True)
     llama(tied=True).save_pretrained(os.path.join(folder, "tied"), safe_serialization=True)
+    for name, factor in (("apart", 2.0), ("twice", 1.0)):
+        llama(tied=True).to(torch.bfloat16).save_pretrained(os.path.join(folder, name), safe_serialization=True)
+        path = os.path.join(folder, name, "model.safetensors")
+        tensors = load_file(path)
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * factor
+        save_file(tensors, path, metadata={"format": "pt"})
     torch.manual_seed(6)
     Projector(ProjectorConfig(layers=1)).save_pretrained(os.path.join(folder, "mm_projector"), safe_serialization=True)
 

@@ -110,3 +110,21 @@ def test_tied_weights_and_a_crash(home: Path, capsys: pytest.CaptureFixture[str]
     code, found = call(capsys, "--model", "composed:crash", "--python", python)
     assert code == 3
     assert "SIGABRT" in found["skipped"][0]["reason"]
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_tied_pair_stored_twice_and_a_dtype_that_config_json_does_not_name(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(HERE)
+    python = target("0.16.9")
+    _, found = call(capsys, "--model", str(home / "apart"), "--python", python)
+    assert [one["id"] for one in found["findings"]] == ["params-tied-differ"]
+    code, found = call(capsys, "--model", str(home / "twice"), "--python", python)
+    assert (code, found["findings"]) == (0, [])
+    place = home / "twice" / "config.json"
+    place.write_text(place.read_text(encoding="utf-8").replace("bfloat16", "float32"), encoding="utf-8")
+    code, found = call(capsys, "--model", str(home / "twice"), "--python", python)
+    assert [(one["id"], one["severity"]) for one in found["findings"]] == [("params-stored-dtype", "info")]
+    assert "made float32" in found["findings"][0]["because"][0]

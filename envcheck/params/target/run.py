@@ -183,13 +183,44 @@ def _describe(answer: Answer, model: Any) -> None:
         prefix=str(getattr(model, "base_model_prefix", "") or ""),
         tied=list(tied),
         tie=bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False)),
+        shared=_shared(model),
         ignore_missing=list(getattr(model, "_keys_to_ignore_on_load_missing", None) or ()),
         ignore_unexpected=list(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()),
         renames=_renames(model),
-        dtype=str(getattr(getattr(model, "config", None), "torch_dtype", None) or "").replace("torch.", ""),
+        dtype=_config_dtype(getattr(model, "config", None)),
         classes=[_class(one) for one in _pretrained(model)],
         torch=torch.__version__,
     )
+
+
+def _shared(model: Any) -> List[List[str]]:
+    """Groups of parameter names that are one tensor, or that the class ties (a dict from name to name since transformers 5)."""
+    found = {}  # type: Dict[Any, List[str]]
+    for name, one in model.named_parameters(remove_duplicate=False):
+        found.setdefault(_place(one), []).append(name)
+    groups = [names for names in found.values() if len(names) > 1]
+    names = {name for group in found.values() for name in group}
+    tie = getattr(getattr(model, "config", None), "tie_word_embeddings", False)
+    for attribute in ("_tied_weights_keys", "all_tied_weights_keys"):
+        mapping = getattr(model, attribute, None)
+        if tie and isinstance(mapping, dict):
+            groups += [[name, other] for name, other in mapping.items() if name in names and other in names]
+    return groups
+
+
+def _place(one: Any) -> Any:
+    """What two names of one tensor have in common."""
+    try:
+        pointer = one.data_ptr() if one.numel() and one.device.type != "meta" else 0
+    except Exception:
+        pointer = 0
+    return (str(one.device), pointer, tuple(one.shape)) if pointer else id(one)
+
+
+def _config_dtype(config: Any) -> str:
+    """The configuration's dtype (`torch_dtype` in older releases), or an empty string."""
+    found = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+    return str(found or "").replace("torch.", "")
 
 
 def _renames(model: Any) -> Dict[str, str]:
