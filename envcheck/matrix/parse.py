@@ -94,7 +94,7 @@ def _rule(entry: Any, index: int, file: str, kinds: Mapping[str, str], top: Mist
         compare=tuple(parse_list(when, "compare", here.at("when"), _comparison)),
         uses=tuple(parse_list(when, "uses", here.at("when"), parse_word)),
         fix=tuple(parse_list(entry, "fix", here, _fix)),
-        evidence=tuple(parse_list(entry, "evidence", here, parse_evidence)),
+        evidence=tuple(sorted(parse_list(entry, "evidence", here, parse_evidence), key=lambda item: item.kind == "probe")),
         reviewed=str(entry.get("reviewed", "")),
         source_id=_source_ids(entry.get("source_id", ()), here),
         matches=tuple(parse_list(entry, "matches", here, _example)),
