@@ -74,7 +74,7 @@ def relock(wish: Wish, report: Report, folder: Path, args: argparse.Namespace, m
     if not wish.requirements:
         skip = Skip("lock", "nothing that the script installs can be locked", asked=True)
         return report._replace(skipped=(*report.skipped, skip), notes=(*report.notes, *notes_of(wish, ())))
-    found, overridden = solve_wish(wish, args, matrix)
+    found, overridden, remarks = solve_wish(wish, args, matrix)
     if isinstance(found, Report):
         return report._replace(
             findings=(*found.findings, *report.findings), notes=(*report.notes, *found.notes, *notes_of(wish, overridden))
@@ -102,7 +102,9 @@ def relock(wish: Wish, report: Report, folder: Path, args: argparse.Namespace, m
         "rewritten": {"file": str(target), "left": [item.text for item in wish.left], "patches": [p.file for p in plan.patches]},
     }
     notes = (*report.notes, *notes_of(wish, overridden))
-    return report._replace(stack=(*report.stack, *rows), notes=notes, extra={**report.extra, **extra})
+    return report._replace(
+        findings=(*report.findings, *remarks), stack=(*report.stack, *rows), notes=notes, extra={**report.extra, **extra}
+    )
 
 
 def notes_of(wish: Wish, overridden: tuple[str, ...]) -> tuple[str, ...]:
@@ -124,13 +126,15 @@ def lock_arguments(args: argparse.Namespace, **more: object) -> argparse.Namespa
     return found
 
 
-def solve_wish(wish: Wish, args: argparse.Namespace, matrix: Matrix) -> tuple[Solved | Report, tuple[str, ...]]:
-    """The lock, or why there is none; and the pins that override what others require.
+def solve_wish(wish: Wish, args: argparse.Namespace, matrix: Matrix) -> tuple[Solved | Report, tuple[str, ...], list[Finding]]:
+    """The lock, or why there is none; the pins that override what others require; what is to be said of the lock.
 
     First only the pins that replace an earlier one override; where that gives no set, all that later lines ask for, as with pip.
     """
-    from envcheck.cli.lock import explain, read_request, read_waivers, refusal_report  # noqa: PLC0415 - only with --lock
-    from envcheck.resolve.elsewhere import solve_with_wheels  # noqa: PLC0415 - likewise
+    from envcheck.checks.context import Context  # noqa: PLC0415 - only with --lock
+    from envcheck.cli.lock import explain, read_request, read_waivers, refusal_report, unjudged  # noqa: PLC0415 - likewise
+    from envcheck.resolve.elsewhere import remarks, solve_with_wheels  # noqa: PLC0415 - likewise
+    from envcheck.resolve.profile import withdrawn  # noqa: PLC0415 - likewise
     from envcheck.resolve.solve import Solved  # noqa: PLC0415 - likewise
 
     arguments = lock_arguments(
@@ -145,15 +149,15 @@ def solve_wish(wish: Wish, args: argparse.Namespace, matrix: Matrix) -> tuple[So
     request = replace(read_request(arguments, matrix, accepted), constraints=wish.constraints)
     overrides = tuple(dict.fromkeys((*wish.overrides, *wish.later)))
     with progress() as say:
-        found, _ = solve_with_wheels(request, matrix, progress=say)
-        if isinstance(found, Solved):
-            return found, wish.overrides
-        if wish.later:
-            request = replace(request, overrides=overrides)
-            found, _ = solve_with_wheels(request, matrix, progress=say)
-            if isinstance(found, Solved):
-                return found, overrides
-        return refusal_report(explain(*found, say), request), overrides
+        found, meant = solve_with_wheels(request, matrix, progress=say)
+        used = wish.overrides
+        if not isinstance(found, Solved) and wish.later:
+            request, used = replace(request, overrides=overrides), overrides
+            found, meant = solve_with_wheels(request, matrix, progress=say)
+        if not isinstance(found, Solved):
+            return refusal_report(explain(*found, say), request), overrides, []
+    made = Context(found.environment(), matrix)
+    return found, used, [*unjudged(found.lock), *withdrawn(found.lock.yanked), *remarks(found.lock, made, meant)]
 
 
 def with_syntax(report: Report, text: str, where: str) -> Report:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -250,3 +252,22 @@ def test_pins_that_no_set_holds_are_refused_with_their_reason(cut_down: Path, ca
     assert main(["setup", "lint", "setup.sh", "--lock", "pylock.toml"]) == 1
     assert "uv-finds-no-solution" in capsys.readouterr().out
     assert not (cut_down / "setup.locked.sh").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_what_is_to_be_said_of_the_lock_is_said(
+    cut_down: Path, wheels: list[Wheel], capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    index = wheels[0].path.parent
+    make_wheel(index, "torch", "2.3.0")
+    metadata = b"Metadata-Version: 2.2\nName: flash-attn\nVersion: 99.9\nRequires-Dist: torch\n"
+    with tarfile.open(index / "flash_attn-99.9.tar.gz", "w:gz") as archive:
+        for name, data in (("PKG-INFO", metadata), ("pyproject.toml", b"[build-system]\nrequires = []\n")):
+            member = tarfile.TarInfo(f"flash_attn-99.9/{name}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    (cut_down / "setup.sh").write_text("set -e\npip install torch==2.3.0 flash-attn==99.9\n")
+    assert main(["setup", "lint", "setup.sh", "--lock", "pylock.toml", "--format", "json"]) == 0
+    found = {item["id"]: item for item in json.loads(capsys.readouterr().out)["findings"]}
+    assert "which is compiled when it is installed" in found["locked-as-source"]["title"]
