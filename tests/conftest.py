@@ -9,6 +9,12 @@ settings.register_profile("envcheck", deadline=None, suppress_health_check=[Heal
 settings.load_profile("envcheck")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The longest tests are run when asked for: with them a run on two cores would take half an hour."""
+    if item.get_closest_marker("long") and not os.environ.get("ENVCHECK_LONG_TESTS"):
+        pytest.skip("ENVCHECK_LONG_TESTS is not set")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads what another run of envcheck remembered, or leaves something in the user's cache."""

@@ -351,6 +351,7 @@ def test_an_environment_without_pip_is_not_asked(bench: Bench) -> None:
 
 @pytest.mark.slow
 @pytest.mark.network
+@pytest.mark.long
 def test_a_real_environment_loses_its_bad_deepspeed_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if not os.environ.get("ENVCHECK_PROBE_ENVS"):
         pytest.skip("ENVCHECK_PROBE_ENVS names no folder for environments with a real DeepSpeed")

@@ -148,6 +148,7 @@ def test_a_probe_is_made_once_and_the_command_runs_with_its_own_exit_code(instal
     assert "envcheck: probing" in other.stderr
 
 
+@pytest.mark.long
 def test_0_17_6_is_refused_by_the_check_with_settings_and_by_the_probe_without(
     installed: Callable[[str], Path], folder: Path
 ) -> None:
@@ -169,6 +170,7 @@ def test_0_17_6_is_refused_by_the_check_with_settings_and_by_the_probe_without(
     assert not (folder / "started").exists()
 
 
+@pytest.mark.long
 def test_each_rank_of_torchrun_becomes_the_script_and_one_of_them_checks(installed: Callable[[str], Path], folder: Path) -> None:
     python = installed("0.19.8")
     inner = ["--no-python", str(python), "-m", "envcheck", "run", "--", str(python), str(PLAIN), "trainer"]
@@ -180,6 +182,7 @@ def test_each_rank_of_torchrun_becomes_the_script_and_one_of_them_checks(install
     assert json.loads((folder / "envcheck-monitor.jsonl").read_text("utf-8").splitlines()[-1])["event"] == "end"
 
 
+@pytest.mark.long
 def test_the_deepspeed_launcher_is_run_and_its_exit_code_passed_on(installed: Callable[[str], Path], folder: Path) -> None:
     python = installed("0.19.8")
     launch = [str(python), "-m", "deepspeed.launcher.runner", "--num_gpus", "2", str(PLAIN), "engine"]

@@ -43,6 +43,7 @@ def command(how: str) -> list[str]:
     return [sys.executable, "-m", "envcheck", "setup", "run", "--lock", "pylock.toml"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["script", "run"])
 def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(
     how: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
