@@ -5,8 +5,9 @@ A cache that is absent, damaged, full or not writable is never an error: what it
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,16 @@ def read_cached(path: str) -> bytes | None:
             return stream.read()
     except (OSError, ValueError):
         return None
+
+
+def read_object(path: str) -> dict[str, Any]:
+    """The JSON object in a cache file; an empty one where there is none that can be read."""
+    content = read_cached(path)
+    try:
+        document = json.loads(content) if content else {}
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def write_cached(path: str, content: bytes) -> None:

@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from envcheck.cache import cache_folder, digest, read_cached, write_cached
+from envcheck.cache import cache_folder, digest, read_object, write_cached
 from envcheck.facts.model import Distribution, MetadataProblem
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Memory:
         """Open the memory of a `sys.path`; without a cache folder it is empty and saves nothing."""
         base = cache_folder(environ)
         self._file = f"{base}/installed-{digest(FORM.encode(), *map(os.fsencode, path))}.json" if base else None
-        self._folders: dict[str, Any] = _load(self._file) if self._file else {}
+        self._folders: dict[str, Any] = read_object(self._file) if self._file else {}
         self._changed = False
 
     def recall(self, folder: str, stamp: str) -> Content | None:
@@ -63,15 +63,6 @@ class Memory:
         """Save, where something has come."""
         if self._file and self._changed:
             write_cached(self._file, json.dumps(self._folders, separators=(",", ":")).encode())
-
-
-def _load(file: str) -> dict[str, Any]:
-    content = read_cached(file)
-    try:
-        document = json.loads(content) if content else {}
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _plain(item: Distribution) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from envcheck.cache import cache_folder, digest, read_cached, write_cached
+from envcheck.cache import cache_folder, digest, read_object, write_cached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -62,7 +62,7 @@ def remembering(environ: Mapping[str, str], code: tuple[str, ...]) -> Iterator[N
         return
     parts = (packaging.__version__, *code)
     file = f"{base}/compared-{digest(*(part.encode(errors='surrogatepass') for part in parts))}.json"
-    known, given = _load(file), dict[str, Any]()
+    known, given = read_object(file), dict[str, Any]()
     _store.known, _store.given = known, given
     try:
         yield
@@ -71,12 +71,3 @@ def remembering(environ: Mapping[str, str], code: tuple[str, ...]) -> Iterator[N
     if not given.keys() <= known.keys():
         kept = known if len(known) + len(given) <= MOST else {}
         write_cached(file, json.dumps({**kept, **given}, separators=(",", ":")).encode())
-
-
-def _load(file: str) -> dict[str, Any]:
-    content = read_cached(file)
-    try:
-        document = json.loads(content) if content else {}
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
