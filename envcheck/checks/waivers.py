@@ -118,6 +118,12 @@ def apply(
     return kept, waived
 
 
+def in_force(waivers: Iterable[Waiver], today: datetime.date | None = None) -> dict[str, str]:
+    """Id -> reason of the waivers that have not expired."""
+    today = today or _today()
+    return {waiver.id: waiver.reason for waiver in waivers if not _expired(waiver, today)}
+
+
 def _today() -> datetime.date:
     import datetime  # noqa: PLC0415 - most projects have no waivers
 

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     context, studied = read_context(args, load(args.matrices))
     more = studied.findings if studied else []
     before = build_report(context, accepted, more, [])
-    waived = _waived(accepted)
+    waived = frozenset(waivers.in_force(accepted))
 
     from envcheck.resolve.change import Plan, plan_for  # noqa: PLC0415 - not for --help
     from envcheck.resolve.wrong import to_fix  # noqa: PLC0415 - not for --help
@@ -208,13 +208,6 @@ def _plan_data(plan: Plan, order: Order, installer: Installer) -> dict[str, obje
     }  # fmt: skip
 
 
-def _waived(accepted: list[waivers.Waiver]) -> frozenset[str]:
-    import datetime  # noqa: PLC0415 - as in check
-
-    today = datetime.datetime.now(tz=datetime.timezone.utc).date()
-    return frozenset(one.id for one in accepted if one.until is None or one.until >= today)
-
-
 def _interpreter(args: argparse.Namespace) -> Interpreter:
     from envcheck.facts.interpreter import other, own  # noqa: PLC0415 - not with --snapshot
 
@@ -277,8 +270,8 @@ def _verify(context: Context, accepted: list[waivers.Waiver], plan: Plan, place:
     court = Court(context.matrix, context.environment, context.settings)
     environment = court.environment({name: item.version for name, item in packages.items()}, {})
     environment = environment._replace(packages=packages)
-    known = {item.title for item in to_fix(context, _waived(accepted))}
-    after = to_fix(Context(environment, context.matrix, context.settings), _waived(accepted))
+    known = {item.title for item in to_fix(context, frozenset(waivers.in_force(accepted)))}
+    after = to_fix(Context(environment, context.matrix, context.settings), frozenset(waivers.in_force(accepted)))
     fresh = [item.title for item in after if item.title not in known or item.title in plan.answered]
     if fresh:
         raise EnvcheckError(f"the fetched versions are not clean either: {'; '.join(fresh)}", hints=("nothing was changed",))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from envcheck.checks.context import Context
-from envcheck.checks.waivers import Waiver, apply, find
+from envcheck.checks.waivers import Waiver, apply, find, in_force
 from envcheck.cli.check import add_settings_options, read_profile, read_training, settings_for
 from envcheck.cli.console import add_report_options, emit, progress
 from envcheck.cli.inputs import read_environment
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from envcheck.findings import Waived
     from envcheck.matrix.database import Matrix
     from envcheck.matrix.profile import Profile
+    from envcheck.resolve.elsewhere import Meant
     from envcheck.resolve.lockfile import Lock
     from envcheck.resolve.nogoods import Nogood
     from envcheck.resolve.refusal import Impossible
@@ -94,29 +94,35 @@ def make(args: argparse.Namespace, matrix: Matrix, profile: Profile | None) -> t
     """
     from envcheck.resolve import elsewhere  # noqa: PLC0415 - slow start is paid only here
     from envcheck.resolve.lockfile import lock_text  # noqa: PLC0415 - likewise
-    from envcheck.resolve.profile import refusal, remarks, withdrawn, wrong_build  # noqa: PLC0415 - likewise
+    from envcheck.resolve.profile import refusal, remarks, wrong_build  # noqa: PLC0415 - likewise
     from envcheck.resolve.solve import Solved  # noqa: PLC0415 - likewise
 
-    today = datetime.datetime.now(tz=datetime.timezone.utc).date()
     waivers = read_waivers(args.waive)
     if profile and profile.lock.refused:
         return "", Report(findings=(refusal(profile),))
-    accepted = {one.id: one.reason for one in waivers if one.until is None or one.until >= today}
-    request = read_request(args, matrix, accepted, profile)
+    request = read_request(args, matrix, in_force(waivers), profile)
     with progress() as say:
         found, meant = elsewhere.solve_with_wheels(request, matrix, progress=say)
         impossible = None if isinstance(found, Solved) else explain(*found, say)
     if not isinstance(found, Solved):
         assert impossible is not None  # noqa: S101 - made above
         return "", refusal_report(impossible, request)
-    findings, waived = apply((_accepted(nogood) for nogood in found.waived), waivers, today)
+    findings, waived = apply((_accepted(nogood) for nogood in found.waived), waivers)
     made = Context(found.environment(), matrix)
     findings += [*remarks(profile), *wrong_build(profile, made)] if profile else ()
-    findings += [*unjudged(found.lock), *withdrawn(found.lock.yanked), *elsewhere.remarks(found.lock, made, meant)]
+    findings += remarks_on(found.lock, made, meant)
     return lock_text(found.lock, args.lock), report(found, request, args, findings, waived)
 
 
-def unjudged(lock: Lock) -> Iterator[Finding]:
+def remarks_on(lock: Lock, made: Context, meant: tuple[Meant, ...]) -> list[Finding]:
+    """What a reader of the lock should know: versions nobody judged, withdrawn releases, archives in the place of wheels."""
+    from envcheck.resolve import elsewhere  # noqa: PLC0415 - slow start is paid only here
+    from envcheck.resolve.profile import withdrawn  # noqa: PLC0415 - likewise
+
+    return [*_unjudged(lock), *withdrawn(lock.yanked), *elsewhere.remarks(lock, made, meant)]
+
+
+def _unjudged(lock: Lock) -> Iterator[Finding]:
     """One finding for each package of which only its build says the version: no rule was held against it."""
     from envcheck.resolve.explain import UNJUDGED  # noqa: PLC0415 - slow start is paid only here
 

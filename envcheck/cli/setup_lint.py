@@ -132,9 +132,9 @@ def solve_wish(wish: Wish, args: argparse.Namespace, matrix: Matrix) -> tuple[So
     First only the pins that replace an earlier one override; where that gives no set, all that later lines ask for, as with pip.
     """
     from envcheck.checks.context import Context  # noqa: PLC0415 - only with --lock
-    from envcheck.cli.lock import explain, read_request, read_waivers, refusal_report, unjudged  # noqa: PLC0415 - likewise
-    from envcheck.resolve.elsewhere import remarks, solve_with_wheels  # noqa: PLC0415 - likewise
-    from envcheck.resolve.profile import withdrawn  # noqa: PLC0415 - likewise
+    from envcheck.checks.waivers import in_force  # noqa: PLC0415 - likewise
+    from envcheck.cli.lock import explain, read_request, read_waivers, refusal_report, remarks_on  # noqa: PLC0415 - likewise
+    from envcheck.resolve.elsewhere import solve_with_wheels  # noqa: PLC0415 - likewise
     from envcheck.resolve.solve import Solved  # noqa: PLC0415 - likewise
 
     arguments = lock_arguments(
@@ -145,7 +145,7 @@ def solve_wish(wish: Wish, args: argparse.Namespace, matrix: Matrix) -> tuple[So
         torch_backend=args.torch_backend or wish.backend,
         find_links=[*args.find_links, *wish.find_links],
     )
-    accepted = {one.id: one.reason for one in read_waivers(args.waive)}
+    accepted = in_force(read_waivers(args.waive))
     request = replace(read_request(arguments, matrix, accepted), constraints=wish.constraints)
     overrides = tuple(dict.fromkeys((*wish.overrides, *wish.later)))
     with progress() as say:
@@ -157,7 +157,7 @@ def solve_wish(wish: Wish, args: argparse.Namespace, matrix: Matrix) -> tuple[So
         if not isinstance(found, Solved):
             return refusal_report(explain(*found, say), request), overrides, []
     made = Context(found.environment(), matrix)
-    return found, used, [*unjudged(found.lock), *withdrawn(found.lock.yanked), *remarks(found.lock, made, meant)]
+    return found, used, remarks_on(found.lock, made, meant)
 
 
 def with_syntax(report: Report, text: str, where: str) -> Report:

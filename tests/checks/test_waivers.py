@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from envcheck.checks.waivers import apply, find, parse
+from envcheck.checks.waivers import Waiver, apply, find, in_force, parse
 from envcheck.errors import InputError
 from envcheck.findings import Finding, Severity
 
@@ -53,3 +53,12 @@ def test_malformed_toml_is_an_input_error(tmp_path: Path) -> None:
     Path(tmp_path / ".envcheck.toml").write_text("waivers = [")
     with pytest.raises(InputError, match="TOML"):
         find(str(tmp_path))
+
+
+def test_a_waiver_is_in_force_up_to_its_last_day() -> None:
+    given = [
+        Waiver("past", "a", datetime.date(2026, 1, 1), "f"),
+        Waiver("today", "b", datetime.date(2026, 1, 2), "f"),
+        Waiver("open", "c", None, "f"),
+    ]
+    assert in_force(given, datetime.date(2026, 1, 2)) == {"today": "b", "open": "c"}
