@@ -287,7 +287,11 @@ class Planner:
     def _search(self, backend: Installed) -> Found | None:
         left = max(min(SEARCH_QUESTIONS, QUESTIONS - self._questions), 0)
         wanted = {name: SpecifierSet(spec) for name, spec in backend.specifiers().items()}
-        search = Search(backend, self._judge, wanted, list(self._met), limit=left)
+        before = self.target.versions
+        search = Search(
+            backend, self._judge, wanted, list(self._met), limit=left,
+            measure=lambda answer, soft: cost(before, answer.versions, soft),
+        )  # fmt: skip
         try:
             found = search.run()
         except GaveUpError as error:
@@ -297,8 +301,9 @@ class Planner:
             return None
         self._questions += found.questions
         if isinstance(found, Solution):
+            self._gave_up |= not found.smallest
             versions = dict(found.answer.versions)
-            return Found(cost(self.target.versions, versions, len(found.unavoided)), versions)
+            return Found(cost(before, versions, len(found.unavoided)), versions)
         for end in found.dead_ends:
             if end.reason:
                 self._reasons[f"uv: {end.reason}"] = None

@@ -1,7 +1,8 @@
 """The search: ask a resolver, judge its answer, exclude one package of what must not be combined, ask again. Pure.
 
 Best first and complete: every violated nogood is left by each of its ways out in turn, the cheapest open branch is asked
-next, and a branch is given up only when the resolver refuses it or two of its conditions exclude each other.
+next, and a branch is given up only when the resolver refuses it or two of its conditions exclude each other. Where answers are
+measured, the search goes on until no open branch can give a smaller one: a branch gives none smaller than the answer it left.
 Sets of conditions only grow along a branch, so the tree is finite, and one that contains a refused set is refused as well.
 """
 
@@ -9,8 +10,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from envcheck.matrix.rule import ABSENT, ANY
 from envcheck.matrix.versions import specifier
@@ -51,6 +52,9 @@ Judge = Callable[[Answer], Sequence[Nogood]]
 #: The price class of a way out; class 0 is the dearest.
 Price = Callable[[Step], int]
 
+#: How large an answer is, given how many soft nogoods it violates; smaller is better.
+Measure = Callable[[Answer, int], tuple[Any, ...]]
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -80,12 +84,16 @@ class DeadEnd:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """An allowed set, the decisions that led to it, what it could not avoid, and how often the resolver was asked."""
+    """An allowed set, the decisions that led to it, what it could not avoid, and how often the resolver was asked.
+
+    `smallest` is False where the limit of questions ended a measured search: a smaller set may exist.
+    """
 
     answer: Answer
     branch: Branch
     unavoided: tuple[Nogood, ...]
     questions: int
+    smallest: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +120,7 @@ class Search:
         nogoods: Known beforehand: those with one way out become conditions before the first question.
         price: What a way out costs.
         limit: Most questions, or None.
+        measure: How large an answer is; None where the first allowed one will do.
     """
 
     backend: Backend
@@ -120,36 +129,53 @@ class Search:
     nogoods: Sequence[Nogood] = ()
     price: Price = lambda _: 0
     limit: int | None = None
+    measure: Measure | None = None
     _questions: int = 0
     _refused: list[frozenset[Step]] = field(default_factory=list)
     _dead_ends: list[DeadEnd] = field(default_factory=list)
     _involved: dict[Nogood, None] = field(default_factory=dict)
 
     def run(self) -> Solution | NoSolution:
-        """The first allowed set, best branch first.
+        """The first allowed set, best branch first; where answers are measured, the smallest.
 
         Raises:
-            GaveUpError: The limit was reached.
+            GaveUpError: The limit was reached before there was an allowed set.
         """
-        heap: list[tuple[tuple[int, ...], int, Branch]] = [((), 0, Branch())]
+        heap: list[tuple[tuple[Any, ...], int, Branch]] = [((), 0, Branch())]
         seen = {frozenset[Step]()}
-        fallback: Solution | None = None
-        while heap and not (fallback and self._questions >= fallback.questions + PATIENCE):
+        best: Solution | None = None
+        while heap and not (best and self._enough(best, heap[0][0])):
             branch = self._settle(heapq.heappop(heap)[2])
-            answer = self._ask(branch) if branch else None
+            try:
+                answer = self._ask(branch) if branch else None
+            except GaveUpError:
+                if best is None:
+                    raise
+                return replace(best, questions=self._questions, smallest=False)
             if branch is None or answer is None:
                 continue
             violated = self.judge(answer)
-            if not violated:
-                return Solution(answer, branch, (), self._questions)
             hard = [nogood for nogood in violated if not nogood.soft]
-            if not hard and (fallback is None or len(violated) < len(fallback.unavoided)):
-                fallback = Solution(answer, branch, tuple(violated), fallback.questions if fallback else self._questions)
-            for child in self._children(branch, hard or violated):
+            if not hard:
+                found = Solution(answer, branch, tuple(violated), best.questions if best else self._questions)
+                best = found if best is None or self._size(found) < self._size(best) else best
+            for child in self._children(branch, hard or violated) if violated else ():
                 if child.steps not in seen:
                     seen.add(child.steps)
-                    heapq.heappush(heap, (self._cost(child), len(seen), child))
-        return fallback or NoSolution(tuple(self._dead_ends), tuple(self._involved), self._questions)
+                    bound = self.measure(answer, 0) if self.measure else self._cost(child)
+                    heapq.heappush(heap, (bound, len(seen), child))
+        found_none = NoSolution(tuple(self._dead_ends), tuple(self._involved), self._questions)
+        return replace(best, questions=self._questions) if best else found_none
+
+    def _size(self, found: Solution) -> tuple[Any, ...]:
+        soft = len(found.unavoided)
+        return self.measure(found.answer, soft) if self.measure else (soft,)
+
+    def _enough(self, best: Solution, bound: tuple[Any, ...]) -> bool:
+        """Whether no open branch is worth a question any more: `bound` is the least of theirs."""
+        if self.measure:
+            return bound >= self._size(best)
+        return not best.unavoided or self._questions >= best.questions + PATIENCE
 
     def _ask(self, branch: Branch) -> Answer | None:
         if any(refused <= branch.steps for refused in self._refused):

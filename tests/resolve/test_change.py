@@ -145,6 +145,10 @@ def after(universe: Universe, plan: Plan) -> dict[str, str]:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(installed=installed_sets, forbidden=rules)
+@example(  # the first way out of the third rule leads to a larger step than the second
+    installed=dict.fromkeys(NAMES, "1.0"),
+    forbidden=[{"alpha": "==1.0"}, {"delta": "==1.0"}, {"alpha": ">=1.1,<2", "beta": "==1.0", "delta": "==1.1"}],
+)
 def test_without_dependencies_the_change_is_the_smallest_there_is(
     installed: dict[str, str], forbidden: list[dict[str, str]], tmp_path: Path,
 ) -> None:  # fmt: skip
