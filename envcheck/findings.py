@@ -62,10 +62,11 @@ class Finding(NamedTuple):
         observed: What was seen of each subject that is known.
         because: The reasons, one sentence each.
         certain: False where a condition is unknown or a version is not a plain release.
-        fixes: Ways out, best first; alternatives, not steps.
+        fixes: Ways out, best first; alternatives, unless `together`.
         evidence: Where the claim comes from.
         symptom: What the user sees, or an empty string.
         place: `file:line:column` of the cause, where there is one.
+        together: Every one of the fixes is needed, not one of them.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Finding(NamedTuple):
     evidence: tuple[Evidence, ...] = ()
     symptom: str = ""
     place: str = ""
+    together: bool = False
 
 
 class Skip(NamedTuple):

@@ -100,9 +100,9 @@ def _missing(environment: Environment, wanted: Sequence[LockedPackage]) -> Itera
         title=f"{_count(lost)} of the lock {'is' if len(lost) == 1 else 'are'} not installed",
         subjects=tuple(package.name for package in lost),
         because=(f"locked, not installed: {', '.join(f'`{pin}`' for pin in pins)}",),
-        fixes=tuple(Fix("package", pin) for pin in pins[:3]),
-        evidence=EVIDENCE,
-    )
+        fixes=tuple(Fix("package", pin) for pin in pins),
+        evidence=EVIDENCE, together=True,
+    )  # fmt: skip
 
 
 def _extra(environment: Environment, lock: Lock) -> Iterator[Finding]:

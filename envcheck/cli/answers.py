@@ -70,7 +70,7 @@ def _plain(report: Report) -> dict[str, Any]:
         "findings": [
             [item.id, int(item.severity), item.title, item.subjects, item.observed, item.because, item.certain,
              [[fix.kind, fix.change] for fix in item.fixes], [[source.kind, source.ref] for source in item.evidence],
-             item.symptom, item.place]
+             item.symptom, item.place, item.together]
             for item in report.findings
         ],
         "skipped": [[item.check, item.reason, item.asked] for item in report.skipped],
@@ -96,8 +96,8 @@ def _recalled(content: bytes | None) -> Report | None:
 
 
 def _finding(*fields: Any) -> Finding:  # noqa: ANN401 - JSON
-    name, severity, title, subjects, observed, because, certain, fixes, evidence, symptom, place = fields
+    name, severity, title, subjects, observed, because, certain, fixes, evidence, symptom, place, together = fields
     return Finding(
         name, Severity(severity), title, tuple(subjects), observed, tuple(because), certain,
-        tuple(Fix(*item) for item in fixes), tuple(Evidence(*item) for item in evidence), symptom, place,
+        tuple(Fix(*item) for item in fixes), tuple(Evidence(*item) for item in evidence), symptom, place, together,
     )  # fmt: skip

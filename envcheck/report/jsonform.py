@@ -42,6 +42,8 @@ def finding_data(finding: Finding) -> dict[str, Any]:
         data["symptom"] = finding.symptom
     if finding.place:
         data["place"] = finding.place
+    if finding.together:
+        data["together"] = True
     return data
 
 

@@ -46,7 +46,8 @@ def _finding(finding: Finding) -> Iterator[str]:
         yield f"- seen as: {prose(finding.symptom)}"
     yield from (f"- why: {prose(reason)}" for reason in finding.because)
     if finding.fixes:
-        yield f"- fix: {' or '.join(_change(fix.kind, fix.change) for fix in finding.fixes)}"
+        join = ", " if finding.together else " or "
+        yield f"- fix: {join.join(_change(fix.kind, fix.change) for fix in finding.fixes)}"
     if finding.evidence:
         yield f"- evidence: {', '.join(_reference(item.shown) for item in finding.evidence)}"
 

@@ -57,7 +57,7 @@ def _rule(finding: Finding) -> dict[str, Any]:
 
 def _result(finding: Finding) -> dict[str, Any]:
     why = "; ".join(finding.because)
-    fix = " or ".join(item.change for item in finding.fixes)
+    fix = (", " if finding.together else " or ").join(item.change for item in finding.fixes)
     text = ". ".join(part for part in (finding.title, why, f"Fix: {fix}" if fix else "") if part)
     return {
         "ruleId": clean(finding.id),

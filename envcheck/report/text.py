@@ -88,8 +88,9 @@ def finding_lines(finding: Finding, width: int, *, brief: bool = False) -> Itera
         yield from _labelled("seen as", finding.symptom, width)
     for index, reason in enumerate(finding.because):
         yield from _labelled("why" if not index else "", reason, width)
-    for index, fix in enumerate(finding.fixes):
-        yield from _labelled("fix" if not index else "or", fix.change, width)
+    changes = [fix.change for fix in finding.fixes]
+    for index, change in enumerate([", ".join(changes)] if changes and finding.together else changes):
+        yield from _labelled("fix" if not index else "or", change, width)
     if finding.evidence:
         yield from _labelled("evidence", ", ".join(item.shown for item in finding.evidence), width)
 

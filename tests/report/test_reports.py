@@ -177,3 +177,12 @@ def test_what_is_not_sarif_is_refused(run: dict[str, Any]) -> None:
     validated(json.dumps({"version": "2.1.0", "runs": [with_region(startLine=1)]}))
     with pytest.raises(ValueError, match=r"."):
         validated(json.dumps({"version": "2.1.0", "runs": [run]}))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_fixes_that_are_all_needed_are_not_offered_as_alternatives(together: bool) -> None:
+    finding = Finding("x", Severity.ERROR, "t", fixes=(Fix("package", "a==1"), Fix("package", "b==2")), together=together)
+    for form in ("text", "markdown", "sarif"):
+        flat = render(Report((finding,)), form, "s", verbose=False).replace("`", "").replace("\n  or        ", " or ")
+        assert ("a==1, b==2" in flat, "a==1 or b==2" in flat) == (together, not together)
+    assert json.loads(render(Report((finding,)), "json", "s", verbose=False))["findings"][0].get("together", False) is together

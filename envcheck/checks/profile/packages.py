@@ -89,8 +89,8 @@ def _missing(subject: Subject, items: list[Wanted], *, breaks: bool) -> Finding:
         subjects=tuple(item.name for item in items),
         because=tuple(f"`{item.name}{item.spec}` {_whence(item)}" for item in items),
         fixes=tuple(Fix("package", f"{item.name} @ {item.url}" if item.url else f"{item.name}{item.spec}") for item in items),
-        evidence=subject.evidence,
-    )
+        evidence=subject.evidence, together=True,
+    )  # fmt: skip
 
 
 def _whence(item: Wanted) -> str:
@@ -155,8 +155,8 @@ def _wrong(subject: Subject, off: list[tuple[Wanted, str]], severity: Severity) 
         observed={item.name: found for item, found in off},
         because=tuple(f"`{item.name}{item.spec}` {_whence(item)}, here is {found}" for item, found in off),
         fixes=tuple(Fix("package", f"{item.name}{item.spec}") for item, _ in off),
-        evidence=subject.evidence,
-    )
+        evidence=subject.evidence, together=True,
+    )  # fmt: skip
 
 
 def check_build(subject: Subject) -> Iterator[Outcome]:
