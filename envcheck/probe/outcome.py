@@ -79,7 +79,7 @@ def outcome(scenarios: Sequence[Scenario], ranks: int, log: RunLog) -> Outcome:
     ran = any(result.looked for result in results)
     return Outcome(
         results,
-        failure="" if ran else failure or "no scenario could be run",
+        failure="" if ran else failure or _reasons(results) or "no scenario could be run",
         killed=any(is_kill(result) for result in results) or (not ran and _killed_early(log)),
         packages=versions.get("packages"),
         python=str(versions.get("python", "")),
@@ -88,6 +88,11 @@ def outcome(scenarios: Sequence[Scenario], ranks: int, log: RunLog) -> Outcome:
         imports={str(one["name"]): float(one["seconds"]) for one in own if one["event"] == "imported"},
         seconds=log.seconds,
     )
+
+
+def _reasons(results: Sequence[Result]) -> str:
+    """Why each scenario was skipped, every reason once."""
+    return "; ".join(dict.fromkeys(one.text.removeprefix("skipped: ") for one in results))
 
 
 def _general_failure(log: RunLog) -> str:
@@ -144,8 +149,11 @@ def _result(scenario: Scenario, ranks: int, log: RunLog, failure: str) -> Result
     if died:
         return died
     records = [(rank, one) for rank, one in log.records if one["scenario"] == scenario.id]
-    failed = next((one for _, one in records if one["event"] == "failed"), None)
+    failing, failed = next((pair for pair in records if pair[1]["event"] == "failed"), (0, None))
     if failed:
+        stages = [str(one["stage"]) for rank, one in records if rank == failing and one["event"] == "doing"]
+        if scenario.own_model and stages[-1:] == ["build model"]:
+            return Result(scenario, Kind.SKIPPED, f"skipped: `--model {scenario.model}` made no model: {_what(failed)}")
         found = _failed(scenario, failed)
         return replace(found, notes=(*found.notes, *trainerlog.cut(records)))
     finished = {rank for rank, one in records if one["event"] == "end"}
@@ -167,8 +175,7 @@ def _died(scenario: Scenario, log: RunLog) -> Result | None:
 
 
 def _failed(scenario: Scenario, failed: Record) -> Result:
-    message = " ".join(str(failed["message"]).split())[:300]
-    what = f"{failed['type']}: {message}"
+    what = _what(failed)
     for pattern, reason in COULD_NOT:
         if re.search(pattern, what):
             return Result(scenario, Kind.SKIPPED, f"skipped: {reason}", notes=(what,))
@@ -176,6 +183,10 @@ def _failed(scenario: Scenario, failed: Record) -> Result:
         return Result(scenario, Kind.CRASHED, f"crashed: out of memory ({what})")
     place = next((line.strip() for line in reversed(failed.get("trace", [])) if line.strip().startswith("File ")), "")
     return Result(scenario, Kind.CRASHED, f"crashed: {what}", notes=(f"raised at {_short(place)}",) if place else ())
+
+
+def _what(failed: Record) -> str:
+    return f"{failed['type']}: {' '.join(str(failed['message']).split())[:300]}"
 
 
 def _short(place: str) -> str:

@@ -67,6 +67,11 @@ class Scenario:
         words = "-".join(part for part in parts if part) + (f"-seed{self.seed}" if self.seed != 1 else "")
         return "".join(char if char.isalnum() or char in "-._" else "-" for char in words)
 
+    @property
+    def own_model(self) -> bool:
+        """The user's: `module:function`, or a folder (an absolute path)."""
+        return ":" in self.model or "/" in self.model
+
     def as_request(self) -> dict[str, Any]:
         """The plain form that the worker reads."""
         names = (

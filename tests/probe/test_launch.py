@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -211,6 +212,21 @@ def test_a_lack_of_the_machine_is_skipped_and_no_fault(fake: Fake, kind: str, me
     found = probe(fake(body))
     assert kinds(found) == [Kind.SKIPPED, Kind.SKIPPED]
     assert words in found.results[0].text
+
+
+def test_an_own_model_that_cannot_be_built_is_could_not_look_and_no_fault(fake: Fake) -> None:
+    body = (
+        "start()\nfor one in request['scenarios']:\n    write('begin', one['id'])\n"
+        "    write('doing', one['id'], stage='deepspeed.initialize' if one['stage'] == 1 else 'build model')\n"
+        "    write('failed', one['id'], type='RuntimeError', message='boom', trace=[]); write('end', one['id'], ok=False)\n"
+    )
+    own = [replace(one, model="train:build") for one in TWO]
+    found = session.probe(fake(body), own, world_size=2, device="cpu", timeout=20, environ=os.environ, stall=60)
+    assert kinds(found) == [Kind.SKIPPED, Kind.CRASHED]
+    assert found.results[0].text == "skipped: `--model train:build` made no model: RuntimeError: boom"
+    assert kinds(probe(fake(body))) == [Kind.CRASHED, Kind.CRASHED]
+    found = session.probe(fake(body), own[:1], world_size=2, device="cpu", timeout=20, environ=os.environ, stall=60)
+    assert found.failure == "`--model train:build` made no model: RuntimeError: boom"
 
 
 def test_running_out_of_memory_is_named_and_no_fault_of_the_packages(fake: Fake) -> None:
