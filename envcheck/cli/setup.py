@@ -238,8 +238,10 @@ def read_plan(args: argparse.Namespace, base: Path, source: Source) -> Plan:
     from envcheck.reproduce.plan import check_path  # noqa: PLC0415 - likewise
 
     conda, beside = getattr(args, "conda", ""), getattr(args, "beside", False) or (args.action == "run" and args.lock)
-    if conda and not all(letter.isalnum() or letter in "._-" for letter in conda):
+    if conda and not (conda[0].isalnum() and all(letter.isalnum() or letter in "._-" for letter in conda)):
         raise UsageError(f"`--conda {conda}` is not the name of a conda environment")
+    if conda in ("base", "root"):
+        raise UsageError(f"`--conda {conda}` is the environment that conda itself runs in", hints=("name one of your own",))
     place = relative(args.lock, base) if beside else ""
     return replace(
         plan_of_lock(source.text or "", source.where, place, args.requires_python, args.matrices),

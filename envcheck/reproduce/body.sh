@@ -97,8 +97,11 @@ tell() {
 
 make_environment() {
   if [ -n "$conda_name" ]; then
+    local action=create
+    # `create` over an environment without Python would remove what is in it.
+    if [ -d "$folder/conda-meta" ]; then action=install; fi
     say "making $folder with Python $python_request"
-    "$conda" create --yes --quiet --prefix "$folder" "python=$python_request" >&2 || die "conda could not make the environment"
+    "$conda" "$action" --yes --quiet --prefix "$folder" "python=$python_request" >&2 || die "conda could not make the environment"
     return
   fi
   say "making $folder with $("$python" --version)"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,12 @@ PATCH = Patch(
 
 
 def found(tmp_path: Path, version: str, copied: Mapping[str, str], *, app: bool = False) -> list[tuple[str, Severity]]:
+    return [(item.id, item.severity) for item in findings(tmp_path, version, copied, app=app)]
+
+
+def findings(
+    tmp_path: Path, version: str, copied: Mapping[str, str], *, app: bool = False, known: tuple[Patch, ...] = (PATCH,)
+) -> list[Finding]:
     site = site_of(tmp_path)
     install(site, "net", version, OLD)
     if app:
@@ -41,9 +48,9 @@ def found(tmp_path: Path, version: str, copied: Mapping[str, str], *, app: bool 
         (site / path).write_text(text)
     there = target(site)
     inventory = take_inventory(there)
-    seen = patches.sightings([PATCH], there.context.environment, inventory)
+    seen = patches.sightings(known, there.context.environment, inventory)
     every = [*integrity.judge(inventory, patches.explained(seen)), *patches.judge(seen, there.context.environment)]
-    return [(item.id, item.severity) for item in every if isinstance(item, Finding)]
+    return [item for item in every if isinstance(item, Finding)]
 
 
 def test_applied_to_its_version(tmp_path: Path) -> None:
@@ -56,6 +63,22 @@ def test_applied_to_another_version(tmp_path: Path) -> None:
 
 def test_missing_where_the_project_needs_it(tmp_path: Path) -> None:
     assert found(tmp_path, "4.36.2", {}, app=True) == [("patch-missing", Severity.ERROR)]
+
+
+def test_missing_says_which_other_state_of_the_project_may_be_wanted(tmp_path: Path) -> None:
+    older = replace(PATCH, id="older", title="the older patch", files={"net/a.py": PATCH.files["net/a.py"]})
+    other_release = replace(PATCH, id="other", title="the patch for another release", versions="==4.37.2")
+    (missing,) = findings(tmp_path, "4.36.2", {}, app=True, known=(older, PATCH, other_release))
+    assert "somebody's patch" in missing.title
+    assert missing.because[-1] == "or, in another state of that project, the older patch"
+
+
+def test_what_stays_when_the_release_is_installed_again(tmp_path: Path) -> None:
+    (remains,) = findings(tmp_path, "4.36.2", {"net/gemma/c.py": NEW["net/gemma/c.py"]}, app=True)
+    assert (remains.id, remains.severity) == ("patch-half-applied", Severity.ERROR)
+    assert "installed again" in remains.because[-1]
+    (half,) = findings(tmp_path / "half", "4.36.2", {"net/a.py": NEW["net/a.py"]})
+    assert "installed again" not in " ".join(half.because)
 
 
 def test_not_expected_without_the_project(tmp_path: Path) -> None:

@@ -314,32 +314,6 @@ def test_the_script_checks_the_environment_with_the_envcheck_that_there_is(proje
     assert "not checked" in missing.stderr
 
 
-@pytest.mark.slow
-def test_a_conda_environment_is_made_once_and_made_anew_where_it_was_cut_off(project: Path) -> None:
-    """conda itself is a stand-in that makes a venv where it is told to: what is tested is what the script asks of it."""
-    conda = project / "conda"
-    conda.write_text(
-        "#!/bin/bash\nset -e\n"
-        f'if [ "$1" = info ]; then echo \'{{"envs": [], "envs_dirs": ["{project}/envs"]}}\'; exit; fi\n'
-        'echo "$@" >>calls\nwhile [ "$1" != --prefix ]; do shift; done\n'
-        f'uv venv --quiet --allow-existing --python "{sys.executable}" "$2"\n'
-    )
-    conda.chmod(0o755)
-    version = f"==3.{sys.version_info.minor}.*"
-    script = write_script("--conda", "tiny", "--requires-python", version)
-    done = bash(script, "--no-check", CONDA_EXE=str(conda))
-    assert done.returncode == 0, done.stderr
-    assert bash(script, "--no-check", CONDA_EXE=str(conda)).returncode == 0
-    calls = (project / "calls").read_text().splitlines()
-    assert calls == [f"create --yes --quiet --prefix {project}/envs/tiny python=3.{sys.version_info.minor}"]
-    assert main(RUN) == 0
-    state = project / "envs" / ".envcheck-tiny"
-    assert main(["setup", "verify", "--manifest", str(state / "manifest.json"), "--python", ".venv"]) == 0
-    (state / "begun").touch()
-    assert bash(script, "--no-check", CONDA_EXE=str(conda)).returncode == 0
-    assert len((project / "calls").read_text().splitlines()) == 2
-
-
 @pytest.mark.parametrize(("change", "finding"), [(b"changed\n", "record-files-altered"), (None, "record-files-missing")])
 def test_verify_names_a_file_that_is_no_longer_what_the_wheel_brought(
     change: bytes | None, finding: str, project: Path, capsys: pytest.CaptureFixture[str]

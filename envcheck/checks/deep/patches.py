@@ -30,12 +30,19 @@ class Sighting:
         target: The installed distribution.
         hits: Files with a known content of the patch (the release's own may be the same).
         touched: Files of the patch that are not what the target's RECORD says; with the added ones.
+        added: Those of them that no RECORD lists.
     """
 
     patch: Patch
     target: Distribution
     hits: frozenset[str]
     touched: frozenset[str]
+    added: frozenset[str]
+
+    @property
+    def added_only(self) -> bool:
+        """What is there are files that the patch adds and no package owns, which an installer leaves alone."""
+        return self.there <= self.added
 
     @property
     def there(self) -> frozenset[str]:
@@ -65,13 +72,15 @@ class Sighting:
 def sightings(patches: Iterable[Patch], environment: Environment, found: Inventory) -> list[Sighting]:
     """Every patch whose target is installed, with what there is of it."""
     seen = []
-    altered = {*found.wrong, *found.extra}
+    extra = {*found.extra}
+    altered = {*found.wrong} | extra
     for patch in patches:
         target = environment.packages.get(patch.target)
         if target is not None and target.location:
             hits = frozenset(name for name, known in patch.files.items() if _digest(target.location, name) in known)
             touched = frozenset(name for name in patch.files if f"{target.location}/{name}" in altered)
-            seen.append(Sighting(patch, target, hits, touched))
+            added = frozenset(name for name in touched if f"{target.location}/{name}" in extra)
+            seen.append(Sighting(patch, target, hits, touched, added))
     return seen
 
 
@@ -115,9 +124,11 @@ def _found(seen: Sighting) -> Finding:
         )  # fmt: skip
     if not seen.whole:
         absent = sorted(patch.files.keys() - seen.hits)
+        more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""  # noqa: PLR2004 - as many as other findings name
+        stayed = ("only files that the patch adds: the release was installed again, and they stayed",) if seen.added_only else ()
         return _finding(
             seen, "patch-half-applied", Severity.ERROR, f"{patch.title} is only half applied to `{target.name}` {target.version}",
-            (origin, f"not there: {', '.join(absent[:5])}" + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")), "",  # noqa: PLR2004 - as many as other findings name
+            (origin, f"not there: {', '.join(absent[:5])}{more}", *stayed), "",
         )  # fmt: skip
     return _finding(
         seen, "patch-applied", Severity.INFO, f"{patch.title} is applied to `{target.name}` {target.version}",
@@ -133,20 +144,25 @@ def _files(seen: Sighting) -> str:
 
 def _missing(candidates: list[Sighting], environment: Environment) -> Iterator[Finding]:
     """The patch that an installed project needs on this release, the newest first."""
-    for seen in reversed(candidates):
-        needing = [
-            f"`{name}` {package.version}"
-            for name, spec in seen.patch.expected_by.items()
-            if (package := environment.packages.get(name)) and satisfies(package.version, spec) is True
-        ]
-        if needing and seen.fits:
-            yield _finding(
-                seen, "patch-missing", Severity.ERROR,
-                f"`{seen.target.name}` {seen.target.version} is without {seen.patch.title}, which {needing[0]} needs",
-                (f"{seen.patch.note}", f"it replaces or adds {len(seen.patch.files)} files; none is there"),
-                "", certain=False,
-            )  # fmt: skip
-            return
+    wanted = [(seen, by) for seen in reversed(candidates) if seen.fits and (by := _needing(seen.patch, environment))]
+    for seen, by in wanted[:1]:
+        others = tuple(f"or, in another state of that project, {other.patch.title}" for other, _ in wanted[1:])
+        count = len(seen.patch.files)
+        yield _finding(
+            seen, "patch-missing", Severity.ERROR,
+            f"`{seen.target.name}` {seen.target.version} is without {seen.patch.title}, which {by} needs",
+            (seen.patch.note, f"it replaces or adds {count} file{'s' if count > 1 else ''}, and none is there", *others),
+            "", certain=False,
+        )  # fmt: skip
+
+
+def _needing(patch: Patch, environment: Environment) -> str:
+    """An installed project that needs the patch, or an empty string."""
+    for name, spec in patch.expected_by.items():
+        package = environment.packages.get(name)
+        if package and satisfies(package.version, spec) is True:
+            return f"`{name}` {package.version}"
+    return ""
 
 
 def _finding(

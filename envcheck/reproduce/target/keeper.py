@@ -129,6 +129,8 @@ def clear(folder: str, state: str) -> None:
     """Remove everything but the state folder; only where the folder was made by us."""
     if content(os.path.join(state, "made")) is None:
         fail("%s was there before and is not ours to clear; remove it, or name another folder" % folder)
+    if not os.path.isdir(folder):
+        return  # conda was cut off before it made the folder; the state stands beside it
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if os.path.realpath(path) == os.path.realpath(state):
@@ -142,13 +144,24 @@ def clear(folder: str, state: str) -> None:
 
 
 def conda_prefix(name: str) -> None:
-    """The folder of a conda environment by its name, from what conda says of itself on standard input."""
+    """The folder of a conda environment by its name, from what conda says of itself on standard input.
+
+    As conda looks a name up: in its folders of environments only, in their order; a new one goes to the first writable.
+    """
     told = json.load(sys.stdin)
-    places = [path for path in told.get("envs", []) if os.path.basename(path) == name]
     folders = told.get("envs_dirs") or told.get("envs directories") or []
-    if not places and not folders:
+    if not folders:
         fail("conda does not say where it keeps environments")
-    print(places[0] if places else os.path.join(folders[0], name))
+    places = [os.path.join(folder, name) for folder in folders]
+    open_to_us = [place for place, folder in zip(places, folders) if os.access(nearest(folder), os.W_OK)]
+    print(next((place for place in places if os.path.isdir(place)), (open_to_us or places)[0]))
+
+
+def nearest(path: str) -> str:
+    """The path, or the nearest folder above it that is there."""
+    while not os.path.exists(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    return path
 
 
 def at_least(text: str, version: str) -> NoReturn:
