@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import json
 import re
 import subprocess
@@ -161,6 +162,8 @@ LITERAL = {
 
 #: What the sources leave to their users: the type behind a default of None or 0, and allowed words.
 INTEGER = {
+    "allgather_size",
+    "fp16.min_loss_scale",
     "train_batch_size",
     "train_micro_batch_size_per_gpu",
     "gradient_accumulation_steps",
@@ -170,15 +173,62 @@ INTEGER = {
     "fp16.loss_scale_window",
     "fp16.hysteresis",
     "sequence_parallel_size",
+    "zero_optimization.zenflow.select_interval",
+    "zero_optimization.zenflow.update_interval",
 }
-NUMBER = {"gradient_clipping", "gradient_predivide_factor", "fp16.loss_scale", "fp16.min_loss_scale"}
-ANY_TYPE = {"data_types.keep_in_fp32_modules", "flops_profiler.output_file"}
-LIST = {"comms_logger.prof_ops", "torch_autocast.lower_precision_safe_modules"}
+NUMBER = {"gradient_clipping", "gradient_predivide_factor", "fp16.loss_scale"}
+TEXT = {
+    "communication_data_type",
+    "seq_parallel_communication_data_type",
+    "checkpoint.tag_validation",
+    "checkpoint.writer.type",
+    "checkpoint.writer.data_parallel",
+    "torch_autocast.dtype",
+    "data_types.grad_accum_dtype",
+    "data_types.param_dtype",
+    "data_types.buffer_dtype",
+}
+ANY_TYPE = {"flops_profiler.output_file"}
+LIST = {
+    "comms_logger.prof_ops",
+    "torch_autocast.lower_precision_safe_modules",
+    "data_types.keep_in_fp32_modules",
+    "tensor_parallel.injection_policy_tuple",
+}
+#: Fields that take a Python object only.
+PYTHON = {"tensor_parallel.dtype"}
+DTYPES = ["fp32", "fp16", "bf16", "float32", "float16", "bfloat16"]
 ALLOWED = {
     "communication_data_type": ["fp16", "fp32", "bf16", "bfp16"],
     "seq_parallel_communication_data_type": ["fp16", "fp32", "bf16", "bfp16"],
     "checkpoint.tag_validation": ["Ignore", "Warn", "Fail"],
-    "data_types.grad_accum_dtype": ["fp32", "fp16", "bf16", "float32", "float16", "bfloat16"],
+    "checkpoint.writer.type": ["MOCK", "PYTHON", "FAST"],
+    "checkpoint.writer.data_parallel": ["REPLICA", "SOCKET", "MACHINE"],
+    "data_types.grad_accum_dtype": DTYPES,
+    "torch_autocast.dtype": DTYPES,
+    "gradient_allreduce_op": ["mean", "sum"],
+    "zero_optimization.zenflow.select_strategy": ["auto", "step", "epoch"],
+}
+
+#: Least values that a validator checks and no field declares: key -> (file, text that is there while it does, least).
+LEAST = {
+    "fp16.loss_scale": ("runtime/precision_config", "fp16.loss_scale must be >= 0", 0),
+    "zero_optimization.zenflow.update_interval": ("runtime/zenflow/zenflow_config", "self.update_interval < 1", 1),
+}
+
+#: Null where the class and the reader around it disagree: key -> whether it is taken.
+NULL = {"checkpoint": False, "zero_optimization.leaf_module": True}
+
+#: Keys whose default DeepSpeed works out: in validators of its config classes, the constructor of DeepSpeedConfig, the engine
+#: (`communication_data_type`, `get_data_types`: the releases named are the first tags with that code).
+COMPUTED = {
+    "zero_optimization.overlap_comm": "true under stage 3, else false",
+    "train_batch_size": "micro-batch x accumulation x world size",
+    "train_micro_batch_size_per_gpu": "train_batch_size / world size / accumulation",
+    "gradient_accumulation_steps": "train_batch_size / micro-batch / world size; 1 where one of the two is absent",
+    "communication_data_type": "fp16 under fp16, bf16 under bf16 (before 0.9.2 fp32), else fp32",
+    "data_types.grad_accum_dtype": "fp16 under fp16, bf16 under bf16 (before 0.17.6 fp32 without ZeRO), else fp32",
+    "wall_clock_breakdown": "true where flops_profiler.enabled is, else false",
 }
 
 
@@ -193,7 +243,9 @@ class Key:
     least: float | None = None
     above: float | None = None
     most: float | None = None
+    below: float | None = None
     alias: str = ""
+    computed: str = ""
     deprecated: bool = False
     instead: str = ""
     means: str = ""
@@ -207,6 +259,7 @@ class Release:
     texts: dict[str, str]
     constants: dict[str, Any] = field(default_factory=dict)
     classes: dict[str, ast.ClassDef] = field(default_factory=dict)
+    aliases: dict[str, ast.expr] = field(default_factory=dict)
 
 
 def read_release(read: Reader) -> Release:
@@ -219,6 +272,8 @@ def read_release(read: Reader) -> Release:
                 known, value = evaluate(node.value, release.constants)
                 if known:
                     release.constants[node.targets[0].id] = value
+                elif isinstance(node.value, ast.Attribute):
+                    release.aliases[node.targets[0].id] = node.value
             elif isinstance(node, ast.ClassDef):
                 release.classes[node.name] = node
     return release
@@ -257,7 +312,7 @@ def keys_of(release: Release) -> tuple[dict[str, Key], dict[str, str], set[str]]
             found.setdefault(key, Key(type="str" if key.endswith(".type") else "any"))
     for section, class_name in CLASSES.items():
         if class_name in release.classes:
-            found = {key: item for key, item in found.items() if not key.startswith(f"{section}.")}
+            found = {key: item for key, item in found.items() if key != section and not key.startswith(f"{section}.")}
             add_class(section, release.classes[class_name], release, found, strict)
     for key in [*found]:
         while key := key.rpartition(".")[0]:
@@ -270,9 +325,13 @@ def keys_of(release: Release) -> tuple[dict[str, Key], dict[str, str], set[str]]
             del found[key]
             found.setdefault(section, Key())
     for key, item in found.items():
-        given = {"int": INTEGER, "float": NUMBER, "any": ANY_TYPE, "list": LIST}
+        given = {"int": INTEGER, "float": NUMBER, "any": ANY_TYPE, "list": LIST, "str": TEXT, "python": PYTHON}
         item.type = next((word for word, names in given.items() if key in names), item.type)
         item.allowed = item.allowed or ALLOWED.get(key, [])
+        item.computed = COMPUTED.get(key, "")
+        item.nullable = NULL.get(key, item.nullable)
+        if key in LEAST and LEAST[key][1] in release.texts.get(f"deepspeed/{LEAST[key][0]}.py", ""):
+            item.least = LEAST[key][2]
         if key in OPEN or any(other.startswith(f"{key}.") for other in found):
             item.type = "object"
     return found, removed, strict
@@ -321,15 +380,28 @@ def getter_keys(function: ast.FunctionDef | ast.Module, release: Release) -> dic
             continue
         if isinstance(name, ast.Name) and name.id in scope:
             name = scope[name.id]
+        if isinstance(default, ast.Name) and default.id in scope:
+            default = scope[default.id]
         known, text = evaluate(name, release.constants)
         if known and isinstance(text, str) and text:
-            has, value = evaluate(default, release.constants)
+            has, value = evaluate(member(default, release), release.constants)
             found[f"{section}.{text}" if section else text] = Key(
                 type=type_of(value) if has else "any",
                 default=json.dumps(value) if has and plain(value) else "",
                 nullable=has and value is None,
             )
     return found
+
+
+def member(node: ast.expr | None, release: Release) -> ast.expr | None:
+    """What a class attribute such as `ValidationMode.WARN` stands for; any other expression as it is."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in release.classes:
+        for item in release.classes[node.value.id].body:
+            if isinstance(item, ast.Assign) and getattr(item.targets[0], "id", "") == node.attr:
+                return item.value
+    if isinstance(node, ast.Name) and isinstance(found := release.aliases.get(node.id), ast.Attribute):
+        return member(found, release)
+    return node
 
 
 def local_names(function: ast.FunctionDef) -> dict[str, ast.expr]:
@@ -366,7 +438,7 @@ def type_of(value: object) -> str:
     """The type word of a default."""
     if isinstance(value, bool):
         return "bool"
-    return {"int": "float", "float": "float", "str": "str", "list": "list", "dict": "object"}.get(type(value).__name__, "any")
+    return {"int": "int", "float": "float", "str": "str", "list": "list", "dict": "object"}.get(type(value).__name__, "any")
 
 
 def plain(value: object) -> bool:
@@ -381,7 +453,7 @@ def plain(value: object) -> bool:
 def add_class(section: str, node: ast.ClassDef, release: Release, found: dict[str, Key], strict: set[str]) -> None:
     """The fields of a config class and of the classes it nests."""
     strict.add(section)
-    found[section] = Key(type="object")
+    found.setdefault(section, Key()).type = "object"
     body = node.body
     for base in node.bases:
         if isinstance(base, ast.Name) and base.id in release.classes and base.id != "DeepSpeedConfigModel":
@@ -429,7 +501,7 @@ def field_key(item: ast.AnnAssign, release: Release) -> Key:
                 {str(ast.literal_eval(name)): item for name, item in zip(extra.keys, extra.values, strict=True) if name}
             )
         read = {name: evaluate(node, release.constants)[1] for name, node in options.items()}
-        key.least, key.above, key.most = read.get("ge"), read.get("gt"), read.get("le")
+        key.least, key.above, key.most, key.below = (read.get(word) for word in ("ge", "gt", "le", "lt"))
         key.alias = read.get("alias") or ""
         key.deprecated = bool(read.get("deprecated"))
         key.instead = str(read.get("new_param") or "") if key.deprecated else ""
@@ -580,6 +652,8 @@ def table(readers: dict[str, Reader]) -> str:
     lines = [
         "# Generated by tools/deepspeed_keys.py from DeepSpeed's own sources (Apache-2.0); do not edit, refresh (see there).",
         "# since: first release that reads the key (left out: the first one listed). removed: first that does not.",
+        "# absent: first release of a time without it, and first with it again. computed: how DeepSpeed works out the default.",
+        "# bounds_before: the bounds in the releases before `bounds_since`.",
         "# `means` is the first sentence of DeepSpeed's own description of the key.",
         "",
         f"releases = {json.dumps(releases)}",
@@ -620,6 +694,8 @@ def facts(name: str, spans: list[tuple[str, Key]], releases: list[str], refused:
     yield f"type = {json.dumps(key.type)}"
     if key.default:
         yield f"default = {json.dumps(key.default)}"
+    if key.computed:
+        yield f"computed = {json.dumps(key.computed)}"
     changes = [(version, item.default) for version, item in spans if item.default]
     steps = [step for index, step in enumerate(changes) if not index or changes[index - 1][1] != step[1]]
     if len(steps) > 1:
@@ -631,15 +707,24 @@ def facts(name: str, spans: list[tuple[str, Key]], releases: list[str], refused:
         ("least", key.least),
         ("above", key.above),
         ("most", key.most),
+        ("below", key.below),
     ):
         if value or (value == 0 and value is not False):
             yield f"{word} = {json.dumps(value)}"
-    limits = [(version, (item.least, item.above, item.most)) for version, item in spans]
+    limits = [(version, (item.least, item.above, item.most, item.below)) for version, item in spans]
     tightened = next((version for version, limit in limits if limit == limits[-1][1]), "")
-    if tightened != spans[0][0] and limits[-1][1] != (None, None, None):
+    if tightened != spans[0][0] and limits[-1][1] != (None,) * 4:
         yield f"bounds_since = {json.dumps(tightened)}"
+        before = limits[[version for version, _ in limits].index(tightened) - 1][1]
+        if before != (None,) * 4:
+            named = zip(("least", "above", "most", "below"), before, strict=True)
+            yield f"bounds_before = {{ {', '.join(f'{word} = {value}' for word, value in named if value is not None)} }}"
     if spans[0][0] != releases[0]:
         yield f"since = {json.dumps(spans[0][0])}"
+    places = [releases.index(version) for version, _ in spans]
+    for one, other in itertools.pairwise(places):
+        if other != one + 1:
+            yield f"absent = {json.dumps([releases[one + 1], releases[other]])}"
     if spans[-1][0] != releases[-1]:
         yield f"removed = {json.dumps(releases[releases.index(spans[-1][0]) + 1])}"
     if name in refused:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envcheck.cli.inputs import json_object, parse_assignment, read_json_object, read_text
-from envcheck.dsconfig.auto import Effective, Run, effective, mismatches
+from envcheck.dsconfig.auto import Effective, Run, effective, five, mismatches
 from envcheck.dsconfig.document import Document, parse
 from envcheck.dsconfig.handover import lacking
 from envcheck.dsconfig.lint import lint_parsed
@@ -82,7 +82,13 @@ def study(given: Training, versions: Mapping[str, str], table: KeyTable) -> Stud
         given = given._replace(uses=given.uses | words(given.trainer.values, versions))
     if given.document is not None:
         findings = lint_parsed(
-            given.document, given.name, deepspeed or None, table, trainer=given.read_by_trainer, world_size=given.world_size
+            given.document,
+            given.name,
+            deepspeed or None,
+            table,
+            trainer=given.read_by_trainer,
+            world_size=given.world_size,
+            five=five(run),
         )
         if given.document.usable:
             findings += mismatches(given.document, given.name, run)

@@ -14,7 +14,7 @@ from packaging.version import Version
 
 from envcheck.dsconfig.keys import json_text, version_of
 from envcheck.dsconfig.trainer import OPEN, TrainerArguments
-from envcheck.dsconfig.values import AUTO, FILLED_BY_ACCELERATE, STOPS, without_trainer
+from envcheck.dsconfig.values import AUTO, FILLED_BY_ACCELERATE, STOPS, own, without_trainer
 from envcheck.findings import Evidence, Finding, Fix, Severity
 
 if TYPE_CHECKING:
@@ -90,19 +90,17 @@ def effective(flat: Mapping[str, Any], run: Run, table: KeyTable) -> list[Effect
         run: What is known of the run.
         table: The key table, for defaults.
     """
-    rows = [row(key, run, flat, table) for key, value in flat.items() if value == AUTO and not own(key, table)]
+    rows = [
+        row(key, run, flat, table)
+        for key, value in flat.items()
+        if value == AUTO and not (run.trainer is None and own(table.get(key), key))
+    ]
     if run.trainer is not None:
         rows += sizes(flat, run)
         rows += [owner("optimizer", flat, run.trainer), owner("scheduler", flat, run.trainer)]
     if "gradient_clipping" not in flat and (run.trainer is not None or run.deepspeed):
         rows.append(clipping(run, table))
     return rows
-
-
-def own(key: str, table: KeyTable) -> bool:
-    """Whether `auto` is DeepSpeed's own word there."""
-    known = table.get(key)
-    return (known is not None and known.default == '"auto"') or key.startswith(("zero_optimization.zenflow.", "pipeline."))
 
 
 def row(key: str, run: Run, flat: Mapping[str, Any], table: KeyTable) -> Effective:
@@ -138,7 +136,7 @@ def calculated(key: str, run: Run, flat: Mapping[str, Any]) -> Effective | None:
     assert trainer is not None  # noqa: S101 - the caller asked
     if key in ("fp16.enabled", "bf16.enabled"):
         return precision(key, trainer)
-    if key == "amp.enabled":
+    if key == "amp.enabled" and not five(run):
         return Effective(key, '"auto"', value=False, shown="false", decided="TrainingArguments (apex is not asked for)")
     if key == "optimizer.params.betas":
         betas = [trainer.get("adam_beta1"), trainer.get("adam_beta2")]
@@ -204,6 +202,8 @@ def steps(key: str, run: Run) -> Effective:
         if of_total:
             return Effective(key, '"auto"', total, str(total), "TrainingArguments `max_steps`")
         return unknown(key, '"auto"', "the Trainer, from the length of the data")
+    if five(run) and _number(ratio) and trainer.values.get("warmup_ratio") is not None:
+        warmup = ratio  # what 5.0.0 makes of both
     if _number(warmup) and warmup >= 1:
         return Effective(key, '"auto"', int(warmup), str(int(warmup)), "TrainingArguments `warmup_steps`")
     if not _number(warmup) or not _number(ratio or 0):
@@ -217,6 +217,12 @@ def steps(key: str, run: Run) -> Effective:
         return unknown(key, '"auto"', text)
     value = math.ceil(total * share) if share > 0 else 0
     return Effective(key, '"auto"', value, str(value), f"{name} {share:g} x max_steps {total}" if share > 0 else "no warm-up")
+
+
+def five(run: Run) -> bool:
+    """Whether transformers is 5.0.0 or later."""
+    version = version_of(run.transformers) if run.transformers else None
+    return version is not None and version >= _FIVE
 
 
 def sized(key: str, run: Run, flat: Mapping[str, Any]) -> Effective | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from envcheck.dsconfig.document import Entry
+    from envcheck.dsconfig.keys import Key
 
 
 def duplicate(subject: Subject, entry: Entry) -> Finding:
@@ -46,15 +47,10 @@ def key(subject: Subject, entry: Entry) -> Iterator[Finding]:
         elif not section or section_known(subject, section):
             yield unknown(subject, entry, section)
         return
-    if subject.version is not None:
-        if known.since and subject.version < Version(known.since):
-            yield wrong_release(subject, entry, section, f"DeepSpeed reads it since {known.since}")
-            return
-        if known.removed and subject.version >= Version(known.removed):
-            text = f"DeepSpeed removed it in {known.removed}" + (f": {known.refused}" if known.refused else "")
-            yield wrong_release(subject, entry, section, text, refused=bool(known.refused))
-            return
-    elif known.refused:
+    if (finding := not_read(subject, entry, known)) is not None:
+        yield finding
+        return
+    if subject.version is None and known.refused:
         yield Finding(
             "ds-config-removed-later",
             Severity.INFO,
@@ -81,6 +77,22 @@ def key(subject: Subject, entry: Entry) -> Iterator[Finding]:
     if known.alias and known.alias in subject.document.by_path:
         yield both_names(subject, entry, subject.document.by_path[known.alias])
     yield from value(subject, entry)
+
+
+def not_read(subject: Subject, entry: Entry, known: Key) -> Finding | None:
+    """A key of releases before or after the installed one; None where it is read, or no release is known."""
+    version, section = subject.version, entry.path.rpartition(".")[0]
+    if version is None:
+        return None
+    if known.since and version < Version(known.since):
+        return wrong_release(subject, entry, section, f"DeepSpeed reads it since {known.since}")
+    if known.removed and version >= Version(known.removed):
+        text = f"DeepSpeed removed it in {known.removed}" + (f": {known.refused}" if known.refused else "")
+        return wrong_release(subject, entry, section, text, refused=bool(known.refused))
+    if known.away(version):
+        text = f"DeepSpeed {known.absent[0]} and later do not read it; {known.absent[1]} does again"
+        return wrong_release(subject, entry, section, text)
+    return None
 
 
 def both_names(subject: Subject, entry: Entry, other: Entry) -> Finding:
@@ -161,10 +173,12 @@ def value(subject: Subject, entry: Entry) -> Iterator[Finding]:
     section = entry.path.rpartition(".")[0]
     strict = bool(section) and subject.table.refuses(section, subject.version) is not False
     pydantic2 = subject.version is None or subject.version >= Version(subject.table.pydantic2)
-    known = subject.table.get(entry.path)
-    limited = known.bounds_since if known else ""
-    bounded = not limited or (None if subject.version is None else subject.version >= Version(limited))
-    for problem in value_problems(known, entry, strict=strict, pydantic2=pydantic2, trainer=subject.trainer, bounded=bounded):
+    known, bounded = subject.table.get(entry.path), True
+    if known is not None:
+        known, bounded = known.bounds_at(subject.version)
+    for problem in value_problems(
+        known, entry, strict=strict, pydantic2=pydantic2, trainer=subject.trainer, bounded=bounded, five=subject.five
+    ):
         yield Finding(
             problem.id,
             problem.severity,

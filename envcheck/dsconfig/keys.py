@@ -28,13 +28,16 @@ class Key(NamedTuple):
         name: Dotted.
         type: bool, int, float, str, list, object or any.
         default: As JSON, in the newest release; empty where there is none.
+        computed: How DeepSpeed works out the default where `default` is not all there is to say; empty where it does not.
         defaults: Where the default changed: release and default from there on.
         nullable: Whether null is taken.
         alias: The name people write for it, where this one is only the field's name.
         allowed: The values it can have, or empty.
-        least, above, most: Bounds, or None.
+        least, above, most, below: Bounds, or None.
         bounds_since: First release with these bounds; empty where the first one listed has them.
+        bounds_before: Bounds in the releases before that, by the same names.
         since: First release that reads it; empty where the first one listed does.
+        absent: First release of a time without it, and the first that reads it again; or empty.
         removed: First release that does not; empty where the newest does.
         refused: DeepSpeed's own message where it stops at the removed key.
         deprecated: First release that calls it deprecated.
@@ -45,6 +48,7 @@ class Key(NamedTuple):
     name: str
     type: str = "any"
     default: str = ""
+    computed: str = ""
     defaults: tuple[tuple[str, str], ...] = ()
     nullable: bool = False
     alias: str = ""
@@ -52,13 +56,29 @@ class Key(NamedTuple):
     least: float | None = None
     above: float | None = None
     most: float | None = None
+    below: float | None = None
     bounds_since: str = ""
+    bounds_before: Mapping[str, float] = MappingProxyType({})
     since: str = ""
+    absent: tuple[str, ...] = ()
     removed: str = ""
     refused: str = ""
     deprecated: str = ""
     instead: str = ""
     means: str = ""
+
+    def bounds_at(self, version: Version | None) -> tuple[Key, bool]:
+        """The key with the bounds of a release, and whether they are certain: not where they changed and no release is known."""
+        if not self.bounds_since or (version is not None and version >= Version(self.bounds_since)):
+            return self, True
+        if version is None:
+            return self, False
+        before = {word: self.bounds_before.get(word) for word in ("least", "above", "most", "below")}
+        return self._replace(bounds_since="", **before), True  # type: ignore[arg-type]
+
+    def away(self, version: Version | None) -> bool:
+        """Whether a release lies in the time without the key."""
+        return bool(self.absent and version is not None and Version(self.absent[0]) <= version < Version(self.absent[1]))
 
     def default_at(self, version: Version | None) -> str:
         """The default as JSON in a release; the newest one's where the release is not known."""
@@ -113,6 +133,7 @@ class KeyTable(NamedTuple):
         values = {
             **entry,
             "allowed": tuple(entry.get("allowed", ())),
+            "absent": tuple(entry.get("absent", ())),
             "defaults": tuple(map(tuple, entry.get("defaults", ()))),
         }
         return Key(name, **values)
@@ -138,6 +159,8 @@ class KeyTable(NamedTuple):
             return False
         if version is None:
             return True if since == self.releases[0] else None
+        if (entry := self.get(section)) is not None and entry.away(version):
+            return False
         return version >= Version(since)
 
     def nearest(self, name: str) -> str:

@@ -116,10 +116,11 @@ def lint_parsed(
     *,
     trainer: bool | None = None,
     world_size: int | None = None,
+    five: bool = False,
 ) -> list[Finding]:
     """As `lint_document`, for a document that is parsed already."""
     version = version_of(deepspeed_version) if deepspeed_version else None
-    return list(findings(Subject(document, where, table, version, trainer, world_size)))
+    return list(findings(Subject(document, where, table, version, trainer, world_size, five)))
 
 
 def default_table() -> KeyTable:

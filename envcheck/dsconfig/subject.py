@@ -31,6 +31,7 @@ class Subject(NamedTuple):
         version: The installed DeepSpeed, or None.
         trainer: Whether the transformers Trainer reads the file; None where nobody said.
         world_size: Number of ranks, or None.
+        five: Whether transformers is 5.0.0 or later.
     """
 
     document: Document
@@ -39,6 +40,7 @@ class Subject(NamedTuple):
     version: Version | None
     trainer: bool | None = None
     world_size: int | None = None
+    five: bool = False
 
     def at(self, place: Place) -> str:
         """`file:line:column`."""

@@ -41,6 +41,9 @@ FILLED_BY_TRAINER = frozenset(
     }
 )
 
+#: Of these, those that transformers 5.0.0 and later leave alone (there in 4.57.6).
+FILLED_BEFORE_5 = frozenset({"amp.enabled", "amp.opt_level"})
+
 #: `auto` keys that accelerate fills in from its own plugin (accelerate, utils/dataclasses.py).
 FILLED_BY_ACCELERATE = frozenset(
     {
@@ -58,6 +61,8 @@ CASELESS = (
     "communication_data_type",
     "seq_parallel_communication_data_type",
     "checkpoint.tag_validation",
+    "checkpoint.writer.type",
+    "checkpoint.writer.data_parallel",
     "gradient_allreduce_op",
 )
 
@@ -68,6 +73,7 @@ WORDS = {
     "str": "a text",
     "list": "an array",
     "object": "an object",
+    "python": "an object of Python, which no file can hold",
 }
 TRUTHS = {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False}
 
@@ -91,6 +97,7 @@ def value_problems(
     pydantic2: bool,
     trainer: bool | None,
     bounded: bool | None = True,
+    five: bool = False,
 ) -> Iterator[ValueProblem]:
     """What is wrong with the value of `entry`.
 
@@ -101,10 +108,11 @@ def value_problems(
         pydantic2: Whether those are pydantic 2's.
         trainer: Whether the Trainer reads the file; None where nobody said.
         bounded: Whether this release has the table's bounds; None where that is not known.
+        five: Whether transformers is 5.0.0 or later.
     """
     value = entry.value.plain
     if value == AUTO:
-        yield from auto_problems(key, entry.path, strict=strict, trainer=trainer)
+        yield from auto_problems(key, entry.path, strict=strict, trainer=trainer, five=five)
         return
     if key is None:
         return
@@ -113,27 +121,47 @@ def value_problems(
             yield wrong_type(entry.path, key.type, "an object")
         return
     if value is None:
-        if strict and not key.nullable:
-            yield wrong_type(entry.path, key.type, "null")
+        yield from null(key, entry.path, strict=strict)
         return
     problem = typed(key, entry.path, value, strict=strict, pydantic2=pydantic2)
     if problem is not None:
         yield problem
-        if problem.severity is Severity.ERROR or isinstance(value, str):
+        if problem.severity is Severity.ERROR:
             return
+        if problem.id == "ds-config-number-as-text" or isinstance(value, bool):
+            value = float(value)  # DeepSpeed converts it, and then looks at its bounds
     yield from allowed_problems(key, entry.path, value)
     if bounded is not False:
         yield from bounds(key, entry.path, value, certain=bounded is True)
 
 
-def auto_problems(key: Key | None, path: str, *, strict: bool, trainer: bool | None) -> Iterator[ValueProblem]:
+def null(key: Key, path: str, *, strict: bool) -> Iterator[ValueProblem]:
+    """A null that stops DeepSpeed."""
+    if path in NEVER_NULL or ((strict or key.type == "object") and not key.nullable):
+        yield wrong_type(path, key.type, "null")
+
+
+def own(key: Key | None, path: str) -> bool:
+    """Whether `auto` is DeepSpeed's own word there."""
+    return (key is not None and key.default == '"auto"') or path.startswith(("zero_optimization.zenflow.", "pipeline."))
+
+
+def auto_problems(
+    key: Key | None, path: str, *, strict: bool, trainer: bool | None, five: bool = False
+) -> Iterator[ValueProblem]:
     """An `auto` that nobody will replace."""
-    if key is not None and (key.default == '"auto"' or path.startswith("zero_optimization.zenflow.")):
-        return
-    if path.startswith("pipeline."):
+    if own(key, path):
+        if trainer:
+            yield ValueProblem(
+                "ds-config-auto-not-filled",
+                Severity.ERROR,
+                f"`{path}` cannot be `auto` under the Trainer",
+                ("`auto` is a value of DeepSpeed's own here, but the file does not get that far", STOPS),
+            )
         return
     alone = without_trainer(key, path, strict=strict)
-    if path in FILLED_BY_TRAINER or (path in FILLED_BY_ACCELERATE and trainer is not False):
+    filled = FILLED_BY_TRAINER - FILLED_BEFORE_5 if five else FILLED_BY_TRAINER
+    if path in filled or (path in FILLED_BY_ACCELERATE and trainer is not False):
         if trainer is False:
             yield ValueProblem(
                 "ds-config-auto-without-trainer",
@@ -147,7 +175,7 @@ def auto_problems(key: Key | None, path: str, *, strict: bool, trainer: bool | N
         reaches += "; the Trainer looks for the name that begins with `stage3_`"
     if path == "bfloat16.enabled":
         reaches += "; the Trainer looks for `bf16.enabled`"
-    listed = key is not None or path.startswith(("optimizer.", "scheduler."))
+    listed = trainer or key is not None or path.startswith(("optimizer.", "scheduler."))
     if listed:
         yield ValueProblem(
             "ds-config-auto-not-filled",
@@ -171,7 +199,7 @@ def without_trainer(key: Key | None, path: str, *, strict: bool) -> str:
     if path in ("fp16.enabled", "bf16.enabled", "bfloat16.enabled"):
         return "DeepSpeed before 0.17.1 takes the text for true; later ones drop it, and it is off"
     if strict:
-        default = f" ({key.default})" if key is not None and key.default else ""
+        default = f" ({key.computed or key.default})" if key is not None and (key.computed or key.default) else ""
         return f"DeepSpeed drops it and takes its own default{default} silently"
     return "DeepSpeed gets the text `auto` where it expects a value"
 
@@ -186,10 +214,13 @@ def typed(key: Key, path: str, value: Any, *, strict: bool, pydantic2: bool) -> 
         return boolean(path, value, strict=strict)
     if key.type in ("int", "float"):
         return number(key, path, value, strict=strict, pydantic2=pydantic2)
-    if key.type == "str" and not isinstance(value, str):
-        return wrong_type(path, "str", kind_of(value))
-    if key.type == "list" and not isinstance(value, list):
-        return wrong_type(path, "list", kind_of(value))
+    kinds: dict[str, type | tuple[()]] = {"str": str, "list": list, "python": ()}
+    if key.type in kinds and not isinstance(value, kinds[key.type]):
+        return (
+            None
+            if converted(key, path, value, pydantic1=strict and not pydantic2)
+            else wrong_type(path, key.type, kind_of(value))
+        )
     if key.type == "object":
         if path == "zero_optimization" and isinstance(value, bool):
             return ValueProblem(
@@ -204,19 +235,49 @@ def typed(key: Key, path: str, value: Any, *, strict: bool, pydantic2: bool) -> 
     return None
 
 
+def converted(key: Key, path: str, value: Any, *, pydantic1: bool) -> bool:  # noqa: ANN401 - JSON values
+    """Whether DeepSpeed makes the type it wants: a text of a number (pydantic 1), a list of one name (leaf modules)."""
+    if key.type == "list":
+        return isinstance(value, str) and path.startswith("zero_optimization.leaf_module.")
+    return (
+        pydantic1 and key.type == "str" and not key.allowed and not path.endswith("nvme_path") and isinstance(value, (int, float))
+    )
+
+
+#: Keys in sections without a class that DeepSpeed reads in a way that null stops it (0.14.5 to 0.19.8).
+NEVER_NULL = (
+    "wall_clock_breakdown",
+    "flops_profiler.enabled",
+    "checkpoint.tag_validation",
+    "checkpoint.parallel_write.pipeline_stage",
+    "data_types.keep_in_fp32_modules",
+    "gradient_allreduce_op",
+    "torch_autocast.dtype",
+    "torch_autocast.lower_precision_safe_modules",
+)
+
+#: Booleans that the Trainer or accelerate reads for itself, where every text counts as true.
+READ_BY_TRAINER = (
+    "fp16.enabled",
+    "bf16.enabled",
+    "zero_optimization.stage3_gather_16bit_weights_on_model_save",
+)
+
+
 def boolean(path: str, value: Any, *, strict: bool) -> ValueProblem | None:  # noqa: ANN401 - JSON values
     """What is wrong with something that should be true or false."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str) and (truth := TRUTHS.get(value.lower())) is not None:
+        apart = path in READ_BY_TRAINER
         effect = (
-            "DeepSpeed converts it here, the Trainer does not"
+            f"DeepSpeed converts it here{', the Trainer and accelerate do not' if apart else ''}"
             if strict
             else ("DeepSpeed does not convert it: every text counts as true" + ("" if truth else ", this one too"))
         )
         return ValueProblem(
             "ds-config-boolean-as-text",
-            Severity.ERROR,
+            Severity.WARNING if strict and not apart else Severity.ERROR,
             f"`{path}` is the text {json_text(value)}, not a boolean",
             (effect,),
             (json_text(truth),),
@@ -235,7 +296,7 @@ def boolean(path: str, value: Any, *, strict: bool) -> ValueProblem | None:  # n
 def number(key: Key, path: str, value: Any, *, strict: bool, pydantic2: bool) -> ValueProblem | None:  # noqa: ANN401 - JSON values
     """What is wrong with something that should be a number."""
     if isinstance(value, bool):
-        return wrong_type(path, key.type, "a boolean")
+        return boolean_for_number(key, path, value, strict=strict)
     if isinstance(value, str):
         return number_as_text(key, path, value, strict=strict)
     if not isinstance(value, (int, float)):
@@ -270,6 +331,20 @@ def number(key: Key, path: str, value: Any, *, strict: bool, pydantic2: bool) ->
     )
 
 
+def boolean_for_number(key: Key, path: str, value: bool, *, strict: bool) -> ValueProblem:
+    """True or false where a number is expected."""
+    if not strict:
+        return wrong_type(path, key.type, "a boolean")
+    newer = ", newer releases refuse it" if path.startswith("fp16.") else ""
+    return ValueProblem(
+        "ds-config-wrong-type",
+        Severity.ERROR if path.startswith("fp16.") else Severity.WARNING,
+        f"`{path}` must be {WORDS[key.type]}, not a boolean",
+        (f"DeepSpeed takes {json_text(value)} for {int(value)}{newer}",),
+        (str(int(value)),),
+    )
+
+
 def number_as_text(key: Key, path: str, value: str, *, strict: bool) -> ValueProblem:
     """A number in quotes."""
     try:
@@ -280,7 +355,7 @@ def number_as_text(key: Key, path: str, value: str, *, strict: bool) -> ValuePro
         return wrong_type(path, key.type, f"the text {json_text(value)}")
     whole = plain == int(plain)
     better = str(int(plain)) if whole and key.type == "int" else json_text(plain)
-    converts = strict and (key.type == "float" or value.strip().lstrip("+-").isdigit())
+    converts = strict and key.default != '"auto"' and (key.type == "float" or value.strip().lstrip("+-").isdigit())
     because = (
         "DeepSpeed converts it here"
         if converts
@@ -325,6 +400,7 @@ def bounds(key: Key, path: str, value: Any, *, certain: bool) -> Iterator[ValueP
         (least is None or value >= least, f"at least {least}"),
         (key.above is None or value > key.above, f"above {key.above}"),
         (key.most is None or value <= key.most, f"at most {key.most}"),
+        (key.below is None or value < key.below, f"below {key.below}"),
     ):
         if not holds:
             yield ValueProblem(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envcheck.dsconfig.document import parse
+from envcheck.dsconfig.explain import facts, lines
 from envcheck.dsconfig.keys import KeyTable, version_of
 from envcheck.dsconfig.lint import default_table, lint_document
 from envcheck.findings import Severity
@@ -133,3 +134,48 @@ def test_a_lint_takes_less_than_a_tenth_of_a_second() -> None:
         lint_document(text, "ds.json", "0.16.9", table=TABLE)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.1
+
+
+def errors_of(text: str, version: str, *, trainer: bool | None = None) -> list[str]:
+    return [item.id for item in lint_document(text, "ds.json", version, trainer=trainer) if item.severity is Severity.ERROR]
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "expected"),
+    [
+        ('{"zero_optimization": {"stage": 2, "offload_optimizer": null, "offload_param": null}}', "0.19.8", []),
+        ('{"zero_optimization": null}', "0.19.8", ["ds-config-wrong-type"]),
+        ('{"fp16": null}', "0.15.4", ["ds-config-wrong-type"]),
+        ('{"wall_clock_breakdown": null}', "0.16.9", ["ds-config-wrong-type"]),
+        ('{"checkpoint": {"tag_validation": true}}', "0.16.9", ["ds-config-wrong-type"]),
+        ('{"checkpoint": {"tag_validation": "warn"}}', "0.16.9", []),
+        ('{"zero_optimization": {"reduce_bucket_size": -1}}', "0.16.9", ["ds-config-out-of-bounds"]),
+        ('{"zero_optimization": {"reduce_bucket_size": 0}}', "0.16.9", []),
+        ('{"zero_optimization": {"reduce_bucket_size": 0}}', "0.19.8", ["ds-config-out-of-bounds"]),
+        ('{"zero_optimization": {"zenflow": {"topk_ratio": 1.0}}}', "0.19.8", ["ds-config-out-of-bounds"]),
+        ('{"zero_optimization": {"stage": "5"}}', "0.19.8", ["ds-config-value-not-allowed"]),
+        ('{"zero_optimization": {"overlap_comm": "true"}}', "0.19.8", []),
+        ('{"bf16": {"enabled": "true"}}', "0.19.8", ["ds-config-boolean-as-text"]),
+        ('{"compile": {"deepcompile": true}}', "0.15.4", []),
+        ('{"compile": {"deepcompile": true}}', "0.18.6", []),
+        ('{"compile": {"deepkompile": true}}', "0.18.6", ["ds-config-unknown-key"]),
+    ],
+)
+def test_values_are_judged_as_deepspeed_judges_them(text: str, version: str, expected: list[str]) -> None:
+    assert errors_of(text, version) == expected
+
+
+@pytest.mark.parametrize("key", ["zero_optimization.zenflow.update_interval", "data_types.keep_in_fp32_modules"])
+def test_an_auto_of_deepspeeds_own_does_not_pass_the_trainer(key: str) -> None:
+    *sections, last = key.split(".")
+    inner = "".join(f'"{name}": {{' for name in sections) + f'"{last}": "auto"' + "}" * len(sections)
+    text = f'{{"train_batch_size": 8, {inner}}}'
+    assert errors_of(text, "0.19.8", trainer=True) == ["ds-config-auto-not-filled"]
+    assert errors_of(text, "0.19.8", trainer=False) == []
+    assert errors_of(text, "0.19.8") == []
+
+
+def test_a_default_that_deepspeed_works_out_is_said_so() -> None:
+    key = default_table().get("zero_optimization.overlap_comm")
+    assert key is not None
+    assert "  default    computed: true under stage 3, else false" in list(lines(facts(key, default_table(), ())))

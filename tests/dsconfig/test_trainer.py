@@ -177,3 +177,18 @@ def test_accelerate_fills_the_buckets_of_stage_3_below_it() -> None:
 
 def test_an_auto_of_deepspeed_s_own_is_no_row() -> None:
     assert "data_types.keep_in_fp32_modules" not in rows_of({"data_types": {"keep_in_fp32_modules": "auto"}}, Run())
+
+
+def test_transformers_5_puts_the_ratio_in_place_of_the_steps() -> None:
+    flat = {"scheduler.params.warmup_num_steps": "auto"}
+    trainer = from_json({"warmup_steps": 100, "warmup_ratio": 0.5, "max_steps": 10})
+    for version, expected in (("4.57.6", 100), ("5.0.0", 5)):
+        rows = effective(flat, Run(trainer, transformers=version), default_table())
+        assert [row.value for row in rows if row.key == "scheduler.params.warmup_num_steps"] == [expected]
+
+
+def test_transformers_5_leaves_an_auto_of_amp_alone() -> None:
+    flat = {"amp.enabled": "auto"}
+    for version, expected in (("4.57.6", True), ("5.0.0", False)):
+        rows = effective(flat, Run(from_json({}), transformers=version), default_table())
+        assert [row.known for row in rows if row.key == "amp.enabled"] == [expected]
