@@ -117,7 +117,8 @@ def run_write(args: argparse.Namespace) -> int:
 
 def run_plan(args: argparse.Namespace) -> int:
     """Make the environment here; returns the exit code."""
-    from envcheck.reproduce.replay import Replay, refuse_unwritable  # noqa: PLC0415 - one action a run
+    from envcheck.reproduce import unfinished  # noqa: PLC0415 - one action a run
+    from envcheck.reproduce.replay import Replay, refuse_unwritable  # noqa: PLC0415 - likewise
 
     base = Path.cwd()
     source = read_source(args)
@@ -127,8 +128,11 @@ def run_plan(args: argparse.Namespace) -> int:
     folder = base / args.venv
     refuse_unwritable(folder)
     python = Path(args.with_python) if args.with_python else None
+    if source.key:
+        unfinished.remember(folder / ".envcheck", source.key, source.text)
     with progress() as tell:
         Replay(plan, folder, base, python, tell).run()
+    unfinished.forget(folder / ".envcheck")
     print(f"envcheck: {args.venv} holds the {plan.lock.packages} packages of {source.where}", file=sys.stderr)
     for line in by_pip(folder):
         print(f"envcheck: {line}", file=sys.stderr)
@@ -174,6 +178,7 @@ class Source:
         profile: The profile that was named, or None.
         report: What `envcheck lock` says of the profile, or None.
         options: How it says it.
+        key: What a lock made now depends on, to know it again; empty where it was given.
     """
 
     text: str | None
@@ -181,6 +186,7 @@ class Source:
     profile: Profile | None = None
     report: Report | None = None
     options: argparse.Namespace | None = None
+    key: str = ""
 
     def tell(self, args: argparse.Namespace) -> int:
         """Show what is to be said of the profile and its lock; returns the exit code."""
@@ -206,6 +212,7 @@ def read_source(args: argparse.Namespace) -> Source:
     from envcheck.cli import lock as locking  # noqa: PLC0415 - slow start is paid only here
     from envcheck.cli.check import read_profile  # noqa: PLC0415 - likewise
     from envcheck.matrix.database import load  # noqa: PLC0415 - likewise
+    from envcheck.reproduce import unfinished  # noqa: PLC0415 - likewise
     from envcheck.resolve.profile import remarks  # noqa: PLC0415 - likewise
 
     if not args.profile:
@@ -222,8 +229,17 @@ def read_source(args: argparse.Namespace) -> Source:
     if getattr(args, "beside", False):
         hint = f"envcheck lock --profile {profile.id} -o pylock.toml, and then --lock pylock.toml"
         raise UsageError("`--beside` leaves a lock beside the script, and there is none yet", hints=(hint,))
+    state, key = Path(args.venv, ".envcheck"), ""
+    if args.action == "run":
+        machine, *target = locking.read_target(options)
+        facts = (str(machine.fact(name)) for name in ("driver", "gpu.compute_capability", "glibc"))
+        key = unfinished.key_of(profile.id, matrix.digest, *target, *facts)
+        if text := unfinished.recall(state, key):
+            print("envcheck: the lock of the run that was cut off is used again", file=sys.stderr)
+            print(f"envcheck: hint: remove {state / unfinished.NAME} to solve anew", file=sys.stderr)
+            return Source(text, f"profile {profile.id}", profile, Report(findings=tuple(remarks(profile))), options, key)
     text, told = locking.make(options, matrix, profile)
-    return Source(text or None, f"profile {profile.id}", profile, told, options)
+    return Source(text or None, f"profile {profile.id}", profile, told, options, key)
 
 
 def read_plan(args: argparse.Namespace, base: Path, source: Source) -> Plan:

@@ -13,8 +13,10 @@ import pytest
 
 from envcheck.cli.main import main
 from envcheck.facts.metadata import normalised
+from envcheck.findings import Report
 from envcheck.matrix.database import load
 from envcheck.matrix.profiles import load_profiles, open_profile
+from envcheck.reproduce import unfinished
 from envcheck.reproduce.by_hand import by_hand
 from tests.reproduce.wheels import Wheel, make_wheel, pylock
 
@@ -82,6 +84,31 @@ def test_run_tells_it_too(project: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["setup", "run", "--lock", "pylock.toml", "--profile", "nvila", "--with-python", sys.executable]) == 0
     assert "the lock is without `s2wrapper`, `flash-attn`" in capsys.readouterr().out
     assert (project / ".venv" / "bin" / "python").exists()
+
+
+@pytest.mark.usefixtures("uv")
+def test_a_run_that_was_cut_off_is_completed_with_its_own_lock(
+    project: Path, wheels: list[Wheel], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Solving is replaced by two locks, as if the index had moved on; a failing installer stands for a kill."""
+    solved = iter([pylock(wheels[:2]), pylock(wheels[:3]), pylock(wheels)])
+    monkeypatch.setattr("envcheck.cli.lock.make", lambda *_: (next(solved), Report()))
+    argv = ["setup", "run", "--profile", "nvila", "--with-python", sys.executable, "--venv", "v"]
+    with monkeypatch.context() as broken:
+        broken.setattr("envcheck.reproduce.replay.Replay.install", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main(argv)
+    capsys.readouterr()
+    assert main(argv) == 0
+    assert "the lock of the run that was cut off is used again" in capsys.readouterr().err
+    site = next((project / "v").glob("lib/python3*/site-packages"))
+    assert len(list(site.glob("tiny_*.dist-info"))) == 2
+    assert main(argv) == 0
+    assert len(list(site.glob("tiny_*.dist-info"))) == 3
+    unfinished.remember(project / "v" / ".envcheck", "of another profile or matrix", pylock(wheels[:1]))
+    assert main(argv) == 0
+    assert "used again" not in capsys.readouterr().err
+    assert len(list(site.glob("tiny_*.dist-info"))) == 4
 
 
 @pytest.mark.usefixtures("uv")
