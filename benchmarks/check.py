@@ -4,8 +4,9 @@
 
 Makes a venv with made-up distributions (realistic metadata: a description of 20 kB, eight requirements each, all
 fulfilled) and the metadata of a training stack, so that rules and known-good sets are really compared; puts envcheck and
-pip on its path, and reports the best wall time of each command, the ratios, what a ten-fold matrix adds, and the peak
-memory of the check. Four states are measured: nothing changed since the last check (a job that starts again); something
+pip on its path, and reports the best wall and processor time of each command, run in turn, the ratios, what a ten-fold
+matrix adds, and the peak memory of the check. The matrix is made ten-fold twice: with copies of every rule, and with copies
+that have other versions in their ranges, so that there are ten times as many conditions too. Four states are measured: nothing changed since the last check (a job that starts again); something
 changed, a setting or the driver (every check is computed; the matrix, metadata and what was said of each pair of a version
 and a range come from the cache); nothing compared before (the same without the pairs, as after new releases of everything);
 and an empty cache (the very first run).
@@ -16,6 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -23,9 +26,17 @@ import sysconfig
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: The stack whose metadata stands beside the made-up distributions.
 STACK = {"torch": "2.7.1", "deepspeed": "0.19.8", "transformers": "4.57.3", "accelerate": "1.11.0", "peft": "0.17.1"}
+
+#: Of a rule's text the line with its ranges, and in it the last part of each version.
+PACKAGES = re.compile(r"^when\.packages = .*$", re.MULTILINE)
+LAST_PART = re.compile(r"(?<=[0-9=<>~.])\d+(?=(?:\.\*)?[,\"])")
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -53,28 +64,59 @@ def make_environment(folder: Path, count: int) -> Path:
     return python
 
 
-def best(argv: list[str], repeat: int, env: dict[str, str], forget: str = "") -> float:
-    """The best wall time in milliseconds; files of the cache that match `forget` go before each run."""
-    times = []
-    for _ in range(repeat):
-        for path in Path(env["ENVCHECK_CACHE"]).glob(forget) if forget else ():
-            path.unlink()
-        start = time.perf_counter()
-        subprocess.run(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-        times.append(time.perf_counter() - start)
-    return min(times) * 1000
+class Command(NamedTuple):
+    """What is timed.
+
+    Attributes:
+        argv: The command.
+        cache: Its own cache folder.
+        forget: Files of that cache which go before each run.
+    """
+
+    argv: list[str]
+    cache: Path
+    forget: str = ""
 
 
-def tenfold(folder: Path) -> Path:
-    """The matrix, with every rule there ten times under other ids."""
-    target = folder / "matrices"
+def best(commands: Mapping[str, Command], repeat: int, env: Mapping[str, str]) -> dict[str, tuple[float, float]]:
+    """The best wall time and the best processor time of each, in milliseconds; they take turns, `repeat` times."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(repeat + 1):  # the first round fills the caches, and is in no minimum for long
+        for name, command in commands.items():
+            for path in command.cache.glob(command.forget) if command.forget else ():
+                path.unlink()
+            found.setdefault(name, []).append(timed(command, env))
+    return {name: (min(wall for wall, _ in times), min(used for _, used in times)) for name, times in found.items()}
+
+
+def timed(command: Command, env: Mapping[str, str]) -> tuple[float, float]:
+    """Wall time and processor time of one run, in milliseconds."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run(command.argv, env={**env, "ENVCHECK_CACHE": str(command.cache)}, check=False, **streams)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return wall * 1000, used * 1000
+
+
+def tenfold(folder: Path, *, varied: bool = False) -> Path:
+    """The matrix, with every rule there ten times under other ids; `varied`: and with other versions in its ranges."""
+    target = folder / ("varied" if varied else "copied")
     shutil.copytree(HERE / "matrices", target)
     for path in (target / "rules").glob("*.toml"):
         text = path.read_text()
         head, _, rules = text.partition("[[rule]]")
-        copies = "".join(("[[rule]]" + rules).replace('\nid = "', f'\nid = "copy{number}-') for number in range(9))
-        path.write_text(f"{head}[[rule]]{rules}\n{copies}" if rules else text)
+        copies = (copied(f"[[rule]]{rules}", number, varied=varied) for number in range(1, 10))
+        path.write_text(f"{head}[[rule]]{rules}\n{''.join(copies)}" if rules else text)
     return target
+
+
+def copied(rules: str, number: int, *, varied: bool) -> str:
+    """The rules under other ids; `varied`: the last part of each version in `when.packages` raised by `number`."""
+    renamed = rules.replace('\nid = "', f'\nid = "copy{number}-')
+    if not varied:
+        return renamed
+    return PACKAGES.sub(lambda line: LAST_PART.sub(lambda part: str(int(part[0]) + number), line[0]), renamed)
 
 
 def main() -> None:
@@ -88,31 +130,41 @@ def main() -> None:
         env = {**os.environ, "ENVCHECK_CACHE": str(folder / "cache")}
         env.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
         check = [python, "-m", "envcheck", "check"]
-        more = [*check, "--matrices", str(tenfold(folder))]
         time.sleep(4)  # metadata written a moment ago is not remembered
-        measured = {
-            "python -c pass": best([python, "-c", "pass"], args.repeat, env),
-            "envcheck check": best(check, args.repeat, env),
-            "something changed": best(check, args.repeat, env, "answer-*"),
-            "nothing compared before": best(check, args.repeat, env, "[ac]*"),
-            "empty cache": best(check, max(args.repeat // 3, 3), env, "*"),
-            "ten-fold matrix": best(more, args.repeat, env),
-            "ten-fold matrix, something changed": best(more, args.repeat, env, "answer-*"),
-            "pip check": best([python, "-m", "pip", "check"], max(args.repeat // 3, 3), env),
+        commands = {
+            "python -c pass": Command([python, "-c", "pass"], folder / "cache"),
+            "envcheck check": Command(check, folder / "cache"),
+            "something changed": Command(check, folder / "changed", "answer-*"),
+            "nothing compared before": Command(check, folder / "compared", "[ac]*"),
         }
+        for words, matrices in (("copies", tenfold(folder)), ("varied", tenfold(folder, varied=True))):
+            more = [*check, "--matrices", str(matrices)]
+            commands[f"ten-fold ({words})"] = Command(more, folder / f"{words}-cache")
+            commands[f"ten-fold ({words}), something changed"] = Command(more, folder / f"{words}-changed", "answer-*")
+            commands[f"ten-fold ({words}), nothing compared before"] = Command(more, folder / f"{words}-compared", "[ac]*")
+        measured = best(commands, args.repeat, env)
+        slow = {
+            "empty cache": Command(check, folder / "empty", "*"),
+            "pip check": Command([python, "-m", "pip", "check"], folder / "cache"),
+        }
+        measured |= best(slow, max(args.repeat // 3, 3), env)
         code = f"import resource,sys,runpy\nsys.argv={check[2:]!r}\ntry: runpy.run_module('envcheck',run_name='__main__')\nfinally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"  # noqa: E501
         done = subprocess.run([python, "-c", code], env=env, capture_output=True, text=True, check=False)
         peak = int(done.stderr.split()[-1]) / 1024
-    base = measured["python -c pass"]
+    wall = {name: both[0] for name, both in measured.items()}
+    states = ("something changed", "nothing compared before")
+    adds = {
+        f"{words}, {state}": [
+            round(many - few, 1)
+            for many, few in zip(measured[f"ten-fold ({words}), {state}"], measured[state], strict=True)
+        ]
+        for words in ("copies", "varied") for state in states
+    }  # fmt: skip
     print(json.dumps({
-        "milliseconds": {name: round(value, 1) for name, value in measured.items()},
-        "check / python": round(measured["envcheck check"] / base, 2),
-        "check / pip check": round(measured["envcheck check"] / measured["pip check"], 2),
-        "something changed / python": round(measured["something changed"] / base, 2),
-        "nothing compared before / python": round(measured["nothing compared before"] / base, 2),
-        "something changed / pip check": round(measured["something changed"] / measured["pip check"], 2),
-        "ten-fold matrix adds ms": round(measured["ten-fold matrix"] - measured["envcheck check"], 1),
-        "and where something changed": round(measured["ten-fold matrix, something changed"] - measured["something changed"], 1),
+        "milliseconds (wall, processor)": {name: [round(value, 1) for value in both] for name, both in measured.items()},
+        "of bare Python": {name: round(value / wall["python -c pass"], 2) for name, value in wall.items()},
+        "of pip check": {name: round(value / wall["pip check"], 2) for name, value in wall.items()},
+        "a ten-fold matrix adds ms (wall, processor)": adds,
         "peak MiB": round(peak, 1),
     }, indent=2))  # fmt: skip
 

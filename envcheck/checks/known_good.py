@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from envcheck.matrix.conditions import package_holds
-from envcheck.matrix.index import PACKAGE
 from envcheck.matrix.rule import ABSENT
 
 if TYPE_CHECKING:
@@ -32,9 +31,7 @@ def notes(context: Context) -> list[str]:
     covering = [
         matrix.rule(candidate.number)
         for candidate in matrix.possible(context.environment, context.settings)
-        if candidate.sketch.status == "good"
-        and not candidate.open
-        and sum(item.kind == PACKAGE for item in candidate.conditions) >= SMALLEST
+        if candidate.sketch.status == "good" and not candidate.open and candidate.packages >= SMALLEST
     ]
     if covering:
         return [f"known to work: {rule.title} ({rule.id}; {_evidence(rule)})" for rule in covering]
@@ -44,15 +41,10 @@ def notes(context: Context) -> list[str]:
 
 def _nearest(context: Context) -> Iterator[tuple[int, int, int]]:
     """For each set of which every package is here and most fit: how many do not, minus its size, its number."""
-    index = context.matrix.index
-    for number in index.of_status("good"):
-        packages = [item.fields for item in index.conditions(number) if item.kind == PACKAGE]
-        present = [(name, spec) for name, spec in packages if spec != ABSENT]
-        if len(packages) < SMALLEST or not all(name in context.environment.packages for name, _ in present):
-            continue
-        missing = sum(not package_holds(context.environment, name, spec) for name, spec in present)
-        if missing < len(present) / 2:
-            yield missing, -len(packages), number
+    for number, size, fit in context.matrix.index.good_present(context.environment):
+        missing = len(fit) - sum(map(bool, fit))
+        if size >= SMALLEST and missing < len(fit) / 2:
+            yield missing, -size, number
 
 
 def _difference(rule: Rule, context: Context) -> str:

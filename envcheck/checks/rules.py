@@ -36,11 +36,12 @@ def speaking(context: Context, wanted: Callable[[Candidate], bool] | None = None
     """
     matrix = context.matrix
     environment = matrix.completed(context.environment)
+    told = matrix.told
     open_by: Counter[str] = Counter()
     for candidate in matrix.possible(environment, context.settings):
         if candidate.sketch.status == "good" or not (wanted is None or wanted(candidate)):
             continue
-        blocker = blocked_by(candidate, matrix.told) if candidate.open else ""
+        blocker = blocked_by(candidate, told) if candidate.open else ""
         if blocker:
             open_by[blocker] += 1
         elif found := match(matrix.rule(candidate.number), environment, context.settings, matrix.kinds):
@@ -56,14 +57,13 @@ def blocked_by(candidate: Candidate, told: frozenset[str]) -> str:
     rule says so, and for silent effects of certain releases; a loud fault will announce itself, and a rule about
     settings alone has nothing to say while they are not known.
     """
-    kinds = {item.kind for item in candidate.open}
-    if PACKAGE in kinds:
+    first = candidate.open[0]  # packages, facts, comparisons, uses, settings: in this order
+    if first.kind == PACKAGE:
         return "other packages"
-    if FACT in kinds or COMPARE in kinds:
-        first = (candidate.opened(FACT) or candidate.opened(COMPARE))[0]
-        name = subject_of_fact(first.name.split(" ")[0])
+    if first.kind in (FACT, COMPARE):
+        name = subject_of_fact(first.fields[0])
         return "what only a deep check or you can tell" if name in told else name
-    if USE in kinds:
+    if first.kind == USE:
         return "what your code does"
     return _blocked_by_setting(candidate)
 
@@ -76,7 +76,7 @@ def _blocked_by_setting(candidate: Candidate) -> str:
         return "settings whose meaning changed"
     if sketch.unknown:
         return ""
-    if not candidate.has(PACKAGE):
+    if not candidate.packages:
         return "settings"
     return "settings of faults that announce themselves" if sketch.effect in LOUD else ""
 

@@ -104,7 +104,10 @@ def _refused(
 
 
 def check_host_compiler(context: Context) -> Iterator[Outcome]:
-    """A gcc newer than nvcc accepts."""
+    """A gcc newer than nvcc accepts.
+
+    An error while something is built here, a warning where the settings make DeepSpeed compile an operator, else an info.
+    """
     toolkit, gcc = context.environment.text("cuda_toolkit"), context.environment.text("gcc")
     nvcc, compiler = plain(toolkit or ""), plain(gcc or "")
     if nvcc is None or compiler is None:
@@ -113,7 +116,7 @@ def check_host_compiler(context: Context) -> Iterator[Outcome]:
     if row is None or compiler.version.major <= row["gcc_max"]:
         return
     building = context.environment.text("building") == "yes"
-    compiling = building or not COMPILING.isdisjoint(context.environment.packages)
+    compiling = "deepspeed" in context.environment.packages and compiles_operator(context) is True
     most = row["gcc_max"]
     yield Finding(
         id="gcc-too-new-for-nvcc",
@@ -123,7 +126,7 @@ def check_host_compiler(context: Context) -> Iterator[Outcome]:
         observed={"gcc": gcc or "", "cuda_toolkit": toolkit or ""},
         because=(
             f"nvcc {row['toolkit']} accepts gcc up to {most}",
-            *(() if building else ("matters only where CUDA code is compiled here",)),
+            *_why_compiled(building=building, compiling=compiling),
         ),
         certain=building,
         fixes=(
@@ -134,6 +137,12 @@ def check_host_compiler(context: Context) -> Iterator[Outcome]:
         evidence=evidence(context, "host_compiler"),
         symptom="`unsupported GNU version! gcc versions later than ... are not supported` while an extension is built.",
     )  # fmt: skip
+
+
+def _why_compiled(*, building: bool, compiling: bool) -> tuple[str, ...]:
+    if building:
+        return ()
+    return ("the settings make DeepSpeed compile an operator" if compiling else "matters only where CUDA code is compiled here",)
 
 
 def _compiler_row(context: Context, nvcc: str) -> dict[str, Any] | None:

@@ -216,8 +216,8 @@ def rule_findings(
 
 def _about_what_is_given(candidate: Candidate) -> bool:
     """Whether the rule is about a setting of which something is known, or about what the arguments or `--uses` say is done."""
-    settings = [item for item in candidate.conditions if item.kind == SETTING]
-    done = [item for item in candidate.conditions if item.kind == USE and item.name != "hf-trainer"]
+    settings = [item for item in candidate.others if item.kind == SETTING]
+    done = [item for item in candidate.others if item.kind == USE and item.name != "hf-trainer"]
     return len(candidate.opened(SETTING)) < len(settings) or any(item not in candidate.open for item in done)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 from envcheck.errors import InputError
-from envcheck.matrix.index import pack
+from envcheck.matrix.pack import pack
 from envcheck.matrix.parse import parse_rules
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _pack(rules: list[Rule], tables: dict[str, Any], head: dict[str, Any]) -> by
     digest = head.pop("digest")
     places = [_append(body, plain_rule(rule)) for rule in rules]
     tables_at = {name: _append(body, document) for name, document in tables.items()}
-    index = _line({**head, "index": pack(rules), "places": places, "tables": tables_at})
+    index = pack(rules, places, {**head, "tables": tables_at})
     first = _line({"digest": digest, "rules": len(rules), "index": len(index), "length": len(index) + len(body)})
     return first + index + bytes(body)
 

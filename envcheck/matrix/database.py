@@ -1,8 +1,8 @@
 """Find, load and cache the matrix.
 
-The parsed matrix is kept in the user's cache as one file of three parts: a line of JSON (digest, number of rules, sizes), a
-line with the index (`matrix.index`), then one line for each rule and table. The index is read when a rule is asked for, the
-text of a rule when it has something to say.
+The parsed matrix is kept in the user's cache as one file of three parts: a line of JSON (digest, number of rules, sizes), the
+index (`matrix.pack`), then one line for each rule and table. The index is read when a rule is asked for, the text of a rule
+when it has something to say.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from envcheck.matrix.settings import Settings
 
 #: Part of the cache key: a change of the cache's form changes it.
-CACHE_FORM = "5"
+CACHE_FORM = "6"
 
 #: The first line of a cache file is shorter than this.
 HEAD_LIMIT = 512
@@ -48,7 +48,6 @@ class Matrix:
         self._count: int = head["rules"]
         self._read = read
         self._index_length: int = head["index"]
-        self._parsed: dict[str, Any] = {}
         self._index: Index | None = None
         self._asked: tuple[Environment, Settings, list[Candidate]] | None = None
         self._completed: tuple[Environment, Environment] | None = None
@@ -68,18 +67,18 @@ class Matrix:
     @property
     def kinds(self) -> dict[str, str]:
         """Fact name -> kind (`version`, `word`, `list`)."""
-        found: dict[str, str] = self._parts["kinds"]
+        found: dict[str, str] = self.index.directory["kinds"]
         return found
 
     @property
     def told(self) -> frozenset[str]:
         """Facts that an ordinary check does not look for."""
-        return frozenset(self._parts["told"])
+        return frozenset(self.index.directory["told"])
 
     @property
     def uses(self) -> dict[str, str]:
         """Usage word -> what the user's code does."""
-        found: dict[str, str] = self._parts["uses"]
+        found: dict[str, str] = self.index.directory["uses"]
         return found
 
     @property
@@ -88,13 +87,12 @@ class Matrix:
         if self._index is None:
             from envcheck.matrix.index import Index  # noqa: PLC0415 - brings the conditions and with them packaging
 
-            self._index = Index(self._parts["index"])
+            self._index = Index(self._read(0, self._index_length))
         return self._index
 
     def rule(self, number: int) -> Rule:
         """The rule at a place of the index."""
-        offset, length = self._parts["places"][number]
-        return rule_from_plain(self._text(offset, length))
+        return rule_from_plain(self._text(*self.index.place(number)))
 
     def rules(self) -> Iterator[Rule]:
         """Every rule, in file order."""
@@ -102,7 +100,7 @@ class Matrix:
 
     def good(self) -> Iterator[Rule]:
         """The known-good combinations, in file order; the text of no other rule is read."""
-        return (self.rule(number) for number in self.index.of_status("good"))
+        return (self.rule(number) for number in self.index.good())
 
     def candidates(self, environment: Environment) -> Iterator[Rule]:
         """The rules that no package condition rules out."""
@@ -136,21 +134,14 @@ class Matrix:
     @property
     def tables(self) -> list[str]:
         """The names of the tables."""
-        return list(self._parts["tables"])
+        return list(self.index.directory["tables"])
 
     def table(self, name: str) -> dict[str, Any]:
         """The parsed file `tables/<name>.toml`; an empty dict where there is none."""
         if name not in self._read_tables:
-            place = self._parts["tables"].get(name)
+            place = self.index.directory["tables"].get(name)
             self._read_tables[name] = self._text(*place) if place else {}
         return self._read_tables[name]
-
-    @property
-    def _parts(self) -> dict[str, Any]:
-        """The line with the index, parsed."""
-        if not self._parsed:
-            self._parsed = json.loads(self._read(0, self._index_length))
-        return self._parsed
 
     def _text(self, offset: int, length: int) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self._read(self._index_length + offset, length))

@@ -1,25 +1,31 @@
 """The matrix without its words: every distinct condition once, and for each rule the numbers of its own.
 
 A check evaluates each distinct condition once and drops the rules of which one is false; the text of a rule is read only
-when it has something to say. What a growing database costs is one set operation a rule.
+when it has something to say. Of the index itself (`matrix.pack` writes it) only what stands with the packages that are there,
+in ranges that fit, is parsed: what a growing database costs is little more than the rules that might speak.
 """
 
 from __future__ import annotations
 
-from itertools import chain, compress
+import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envcheck.matrix.conditions import comparison_holds, fact_holds, package_holds, setting_holds
 from envcheck.matrix.rule import Comparison, SettingCondition
+from envcheck.matrix.spans import position, rank_of
+from envcheck.matrix.versions import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from envcheck.facts.model import Environment
     from envcheck.matrix.rule import Rule
     from envcheck.matrix.settings import Settings
 
 PACKAGE, FACT, COMPARE, USE, SETTING = "p", "f", "c", "u", "s"
+
+#: Digits of an offset and of a length in the list of where the rules' texts are.
+WIDTH = 10
 
 
 class Condition(NamedTuple):
@@ -49,26 +55,26 @@ class Candidate(NamedTuple):
         number: Its place in the matrix.
         sketch: How it speaks.
         open: The parts of its condition of which it is not known whether they hold; in the rule's order.
-        whole: Where the other parts are.
+        packages: How many parts are about packages.
+        rest: The numbers of the other parts.
+        whole: Where those are.
     """
 
     number: int
     sketch: Sketch
     open: tuple[Condition, ...]
+    packages: int
+    rest: list[int]
     whole: Index
 
     @property
-    def conditions(self) -> tuple[Condition, ...]:
-        """All parts of its condition."""
-        return self.whole.conditions(self.number)
+    def others(self) -> tuple[Condition, ...]:
+        """The parts that are not about packages."""
+        return tuple(self.whole.others[place] for place in self.rest)
 
     def opened(self, kind: str) -> list[Condition]:
         """The open parts of one kind."""
         return [item for item in self.open if item.kind == kind]
-
-    def has(self, kind: str) -> bool:
-        """Whether any part is of that kind."""
-        return any(item.kind == kind for item in self.conditions)
 
 
 def conditions_of(rule: Rule) -> Iterator[Condition]:
@@ -106,71 +112,137 @@ def kind_of(kinds: Mapping[str, str], name: str) -> str:
     return "word" if name.startswith("env.") else kinds.get(name, "word")
 
 
-class Index:
-    """Every distinct condition, and for each rule its sketch and the numbers of its conditions."""
+class _Seen(NamedTuple):
+    """What the versions of the packages decide.
 
-    def __init__(self, packed: Mapping[str, Any]) -> None:
-        """Take what `pack` gave, also after a way through JSON."""
-        self._conditions = [Condition(kind, tuple(fields)) for kind, fields in packed["conditions"]]
-        self._sketches = [Sketch(*item) for item in packed["sketches"]]
-        self._rules: Sequence[Sequence[int]] = packed["rules"]
-        self._sketch_of: Sequence[int] = packed["sketch_of"]
+    Attributes:
+        true: The numbers of the package conditions that hold.
+        unknown: Those of which it is not known whether they hold.
+        here: Those on packages that are installed.
+        rows: The rules that no package condition rules out, in file order.
+    """
+
+    true: set[int]
+    unknown: dict[int, Condition]
+    here: set[int]
+    rows: list[list[Any]]
+
+
+class Index:
+    """What `matrix.pack` wrote, read as far as it is asked for."""
+
+    def __init__(self, packed: bytes) -> None:
+        """Take what `pack` gave."""
+        line, _, self._text = packed.partition(b"\n")
+        self.directory: dict[str, Any] = json.loads(line)
+        self._sketches = [Sketch(*item) for item in self.directory["sketches"]]
+        self._others: dict[int, Condition] = {}
+        self._asked: tuple[Environment, _Seen] | None = None
 
     def __len__(self) -> int:
         """The number of rules."""
-        return len(self._rules)
+        count: int = self.directory["rules"]
+        return count
 
-    def sketch(self, number: int) -> Sketch:
-        """How a rule speaks."""
-        return self._sketches[self._sketch_of[number]]
-
-    def conditions(self, number: int) -> tuple[Condition, ...]:
-        """The parts of a rule's condition."""
-        return tuple(self._conditions[place] for place in self._rules[number])
+    def place(self, number: int) -> tuple[int, int]:
+        """Where the text of a rule is: offset and length."""
+        start = self.directory["places"][0] + 2 * WIDTH * number
+        return int(self._text[start : start + WIDTH]), int(self._text[start + WIDTH : start + 2 * WIDTH])
 
     def candidates(self, environment: Environment, settings: Settings, kinds: Mapping[str, str]) -> Iterator[Candidate]:
         """The rules of which nothing is false, in file order.
 
         Package conditions come first: most rules fall by them, and the other parts are then looked at only where they matter.
         """
+        seen = self._seen(environment)
         known = {
-            place: package_holds(environment, *item.fields)
-            for place, item in enumerate(self._conditions) if item.kind == PACKAGE
+            place: holds(self.others[place], environment, settings, kinds)
+            for place in set[int]().union(*(row[3] for row in seen.rows))
         }  # fmt: skip
-        left = [self._rules[number] for number in self._left(_of(known, False))]
-        for place in set(chain.from_iterable(left)).difference(known):
-            known[place] = holds(self._conditions[place], environment, settings, kinds)
-        unknown = _of(known, None)
-        for number in self._left(_of(known, False)):
-            opened = tuple(self._conditions[place] for place in self._rules[number] if place in unknown)
-            yield Candidate(number, self.sketch(number), opened, self)
-
-    def of_status(self, status: str) -> list[int]:
-        """The numbers of the rules with a status."""
-        wanted = {place for place, sketch in enumerate(self._sketches) if sketch.status == status}
-        return [number for number, place in enumerate(self._sketch_of) if place in wanted]
+        wrong, sketches = _of(known, False), self._sketches
+        unknown = {**seen.unknown, **{place: self.others[place] for place in _of(known, None)}}
+        for number, sketch, packages, others in seen.rows:
+            if wrong.isdisjoint(others):
+                opened = tuple([unknown[place] for place in (*packages, *others) if place in unknown])
+                yield Candidate(number, sketches[sketch], opened, len(packages), others, self)
 
     def fitting(self, environment: Environment) -> list[int]:
         """The numbers of the rules that no package condition rules out."""
-        return self._left({
-            place
-            for place, item in enumerate(self._conditions)
-            if item.kind == PACKAGE and package_holds(environment, *item.fields) is False
-        })  # fmt: skip
+        return [row[0] for row in self._seen(environment).rows]
 
-    def _left(self, wrong: set[int]) -> list[int]:
-        return list(compress(range(len(self._rules)), map(wrong.isdisjoint, self._rules)))
+    def good(self) -> list[int]:
+        """The numbers of the known-good combinations, in file order."""
+        return [row[0] for row in self._good()]
+
+    def good_present(self, environment: Environment) -> Iterator[tuple[int, int, list[bool]]]:
+        """The known-good combinations of which every package is installed.
+
+        Of each its number, of how many packages it speaks, and of those that it wants installed whether the version fits.
+        """
+        seen, absent = self._seen(environment), frozenset(self.directory["absent"])
+        for number, _, packages, _ in self._good():
+            present = [place for place in packages if place not in absent]
+            if seen.here.issuperset(present):
+                yield number, len(packages), [place in seen.true for place in present]
+
+    @property
+    def others(self) -> dict[int, Condition]:
+        """The conditions that are not about packages, by number."""
+        if not self._others:
+            listed = enumerate(self._read(*self.directory["others"]), self.directory["ranges"])
+            self._others = {place: Condition(kind, tuple(fields)) for place, (kind, fields) in listed}
+        return self._others
+
+    def _good(self) -> list[list[Any]]:
+        rows: list[list[Any]] = self._read(*self.directory["good"])
+        return rows
+
+    def _seen(self, environment: Environment) -> _Seen:
+        """What the packages decide; the last answer is kept."""
+        if self._asked is None or self._asked[0] is not environment:
+            self._asked = environment, self._look(environment)
+        return self._asked[1]
+
+    def _look(self, environment: Environment) -> _Seen:
+        where, installed = self.directory["packages"], environment.packages
+        true, unknown, here = set[int](self.directory["absent"]), dict[int, Condition](), set[int]()
+        pieces = [self._piece(*self.directory["free"])]
+        for name in where.keys() & installed.keys() if environment.complete else where:
+            first, starts, positions, changing, no_ranges, texts = self._read(*where[name])
+            numbers = range(first, first + len(starts) - 1)
+            rank = _rank(environment, name, positions)
+            held: set[int] = set()
+            for places in changing[: rank + 1] if rank is not None else ():
+                held.symmetric_difference_update(places)
+            open_here = set(numbers) if rank is None else set[int]()
+            for place, spec in no_ranges:
+                for truth, kept in ((True, held), (None, open_here)):
+                    (kept.add if package_holds(environment, name, spec) is truth else kept.discard)(place)
+            if open_here:
+                specs = self._read(*texts)
+                unknown.update({place: Condition(PACKAGE, (name, specs[place - first])) for place in open_here})
+            if name in installed:
+                here.update(numbers)
+            true.difference_update(numbers)
+            true |= held
+            pieces += [self._text[starts[place - first] : starts[place - first + 1]] for place in held | open_here]
+        wrong = set(range(self.directory["ranges"])) - true - unknown.keys()
+        rows = json.loads(b"[" + b"".join(pieces).rstrip(b",") + b"]")
+        return _Seen(true, unknown, here, sorted(row for row in rows if wrong.isdisjoint(row[2])))
+
+    def _piece(self, offset: int, length: int) -> bytes:
+        return self._text[offset : offset + length]
+
+    def _read(self, offset: int, length: int) -> Any:  # noqa: ANN401 - JSON
+        return json.loads(self._piece(offset, length))
+
+
+def _rank(environment: Environment, name: str, positions: list[Any]) -> int | None:
+    """Between which of the positions the installed version lies; None where there is none that can be compared."""
+    found = environment.packages.get(name)
+    version = plain(found.version) if found else None
+    return None if version is None else rank_of(positions, position(version.version))
 
 
 def _of(known: Mapping[int, bool | None], truth: bool | None) -> set[int]:
     return {place for place, found in known.items() if found is truth}
-
-
-def pack(rules: Sequence[Rule]) -> dict[str, Any]:
-    """The index of `rules` as plain data: for each rule its sketch's number, and those of its conditions."""
-    conditions: dict[str, tuple[int, Condition]] = {}
-    sketches: dict[Sketch, int] = {}
-    sketch_of = [sketches.setdefault(Sketch(rule.status, rule.effect, rule.unknown), len(sketches)) for rule in rules]
-    rows = [[conditions.setdefault(repr(item), (len(conditions), item))[0] for item in conditions_of(rule)] for rule in rules]
-    distinct = [item for _, item in conditions.values()]
-    return {"conditions": distinct, "sketches": list(sketches), "rules": rows, "sketch_of": sketch_of}

@@ -11,8 +11,9 @@ from envcheck.facts.model import Environment, Known
 from envcheck.findings import Severity
 from envcheck.matrix.audit import example_environment, example_settings
 from envcheck.matrix.database import load
-from envcheck.matrix.index import Index, pack
+from envcheck.matrix.index import Index
 from envcheck.matrix.match import match
+from envcheck.matrix.pack import pack
 from envcheck.matrix.settings import Settings
 from envcheck.resolve.fold import fold, fold_rules
 
