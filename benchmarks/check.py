@@ -6,10 +6,10 @@ Makes a venv with made-up distributions (realistic metadata: a description of 20
 fulfilled) and the metadata of a training stack, so that rules and known-good sets are really compared; puts envcheck and
 pip on its path, and reports the best wall and processor time of each command, run in turn, the ratios, what a ten-fold
 matrix adds, and the peak memory of the check. The matrix is made ten-fold twice: with copies of every rule, and with copies
-that have other versions in their ranges, so that there are ten times as many conditions too. Four states are measured: nothing changed since the last check (a job that starts again); something
-changed, a setting or the driver (every check is computed; the matrix, metadata and what was said of each pair of a version
-and a range come from the cache); nothing compared before (the same without the pairs, as after new releases of everything);
-and an empty cache (the very first run).
+that have other versions in their ranges, so that there are ten times as many conditions too. Four states are measured:
+nothing changed since the last check (a job that starts again); something changed, a setting or the driver (every check is
+computed; the matrix, metadata and what was said of each pair of a version and a range come from the cache); nothing compared
+before (the same without the pairs, as after new releases of everything); and an empty cache (the very first run).
 """
 
 from __future__ import annotations
