@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envcheck.cli.console import add_report_options, emit
-from envcheck.cli.inputs import read_json_object
+from envcheck.cli.inputs import parse_assignment, read_json_object
 from envcheck.errors import ExitCode, UsageError
 from envcheck.matrix.database import load
 
@@ -41,6 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ds-config", metavar="FILE", help="your DeepSpeed JSON; only its sizes are shrunk")
     group.add_argument("--training-args", metavar="FILE", help="your TrainingArguments as JSON")
     group.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="told",
+        help="one setting that wins over both files, such as zero_optimization.stage=2; may be repeated",
+    )  # fmt: skip
+    group.add_argument(
         "--model", default="tiny", metavar="tiny|DIR|MODULE:FUNCTION", help="the model (default: tiny ones of our own)"
     )
     group.add_argument("--thorough", action="store_true", help="every stage, dtype, accumulation and option; minutes")
@@ -50,6 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--html", metavar="FILE", help="also write a page with the curves of every scenario")
     group.add_argument("--record", metavar="FILE", help="append the result to FILE (JSON lines), as evidence for rules")
     add_report_options(parser)
+    parser.set_defaults(trainer=None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -131,9 +136,9 @@ def choose(args: argparse.Namespace) -> list[Scenario]:
     stages = parse_stages(args.stages)
     paths = (spec.ENGINE, spec.TRAINER) if args.path == "both" else (args.path,)
     model = None if args.model == "tiny" else absolute(args.model)
-    if args.ds_config or args.training_args:
-        deepspeed = read_json_object(args.ds_config, "DeepSpeed config") if args.ds_config else None
-        trainer = read_json_object(args.training_args, "TrainingArguments") if args.training_args else None
+    given = yours(args)
+    if given is not None:
+        deepspeed, trainer = given
         chosen = userconfig.scenarios(deepspeed, trainer, stages, paths, model)
     elif args.thorough:
         chosen = spec.thorough(stages or spec.STAGE_ORDER, paths, ("fp32", "bf16", "fp16"))
@@ -142,6 +147,45 @@ def choose(args: argparse.Namespace) -> list[Scenario]:
     if model:
         chosen = list({one.id: one for one in (replace(item, model=model) for item in chosen)}.values())
     return [replace(item, seed=args.seed) for item in chosen]
+
+
+def yours(args: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, Any] | None] | None:
+    """The DeepSpeed configuration and the Trainer's arguments that were given, `--set` among them; None where nothing was.
+
+    Raises:
+        UsageError: `--set` gives no KEY=VALUE, or a key below something that is no section.
+        InputError: A file is not usable.
+    """
+    from envcheck.dsconfig.lint import default_table  # noqa: PLC0415 - not for --help
+
+    deepspeed = read_json_object(args.ds_config, "DeepSpeed config") if args.ds_config else None
+    trainer = read_json_object(args.training_args, "TrainingArguments") if args.training_args else args.trainer
+    told = dict(parse_assignment(text) for text in args.told)
+    told.pop("world_size", None)  # of the training; the probe has ranks of its own
+    if told and deepspeed is None and isinstance((trainer or {}).get("deepspeed"), dict):
+        deepspeed = trainer["deepspeed"] if trainer else None
+    table = default_table() if told else None
+    for key, value in told.items():
+        if "." in key or (table is not None and table.get(key) is not None and key not in ("bf16", "fp16")):
+            deepspeed = with_key(deepspeed or {}, key.split("."), value)
+        else:
+            trainer = {**(trainer or {}), key: value}
+    return None if deepspeed is None and trainer is None else (deepspeed, trainer)
+
+
+def with_key(document: dict[str, Any], path: list[str], value: object) -> dict[str, Any]:
+    """A copy of the document in which the key of a dotted name has that value.
+
+    Raises:
+        UsageError: What stands above the key is no section.
+    """
+    first, *rest = path
+    if not rest:
+        return {**document, first: value}
+    section = document.get(first, {})
+    if not isinstance(section, dict):
+        raise UsageError(f"`--set {'.'.join(path)}`: `{first}` is no section in the DeepSpeed config")
+    return {**document, first: with_key(section, rest, value)}
 
 
 def absolute(model: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from envcheck import __version__
 from envcheck.cache import cache_folder, digest, read_cached, write_cached
+from envcheck.cli.check import read_training
 from envcheck.cli.inputs import read_environment, read_text
 from envcheck.facts.model import Known
 
@@ -34,8 +35,10 @@ class Remembered(NamedTuple):
         environment = read_environment(args)
         parts = [__version__, *sorted(f"{one.name}=={one.version}@{one.location}" for one in environment.packages.values())]
         parts += sorted(f"{name}={fact.value}" for name, fact in environment.facts.items() if isinstance(fact, Known))
-        parts += [read_text(name, "settings") if name else "" for name in (args.ds_config, args.training_args)]
-        parts.append(args.training_args_cmd or "")
+        training = read_training(args)
+        config = training.name if training else ""
+        parts += [read_text(name, "settings") if name else "" for name in (config, args.training_args)]
+        parts += [args.training_args_cmd or "", *sorted(args.told)]
         base = cache_folder(os.environ)
         return cls(f"{base}/probe-{digest(*(part.encode() for part in parts))}.json" if base else None)
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from envcheck.cli import check
 from envcheck.cli.console import add_report_options, emit, exit_code
@@ -111,15 +111,23 @@ def probe_arguments(args: argparse.Namespace) -> argparse.Namespace:
     import argparse  # noqa: PLC0415 - only with --probe
 
     from envcheck.cli import probe  # noqa: PLC0415 - only with --probe
+    from envcheck.dsconfig.trainer import OPEN  # noqa: PLC0415 - likewise
 
     parser = argparse.ArgumentParser()
     probe.configure(parser)
-    given: list[str] = []
-    for name in ("python", "ds_config", "training_args", "matrices"):
-        value: Any = getattr(args, name)
+    training = check.read_training(args)
+    config = args.ds_config or (training.name if training else "")
+    given: list[str] = [word for text in args.told for word in ("--set", text)]
+    for name, value in (("python", args.python), ("ds-config", config), ("matrices", args.matrices)):
         if value:
-            given += [f"--{name.replace('_', '-')}", value]
-    return parser.parse_args([*given, "--format", args.format, "--fail-on", args.fail_on])
+            given += [f"--{name}", value]
+    made = parser.parse_args([*given, "--format", args.format, "--fail-on", args.fail_on])
+    if training and training.trainer:
+        values = training.trainer.values.items()
+        made.trainer = {
+            key: value for key, value in values if value != OPEN and not (key == "deepspeed" and isinstance(value, str))
+        }
+    return made
 
 
 def interpreter_of(program: str) -> str | None:

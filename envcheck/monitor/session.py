@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from envcheck.findings import Severity
 from envcheck.monitor.detector import Detector
@@ -24,8 +24,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
+class Share(Protocol):
+    """What the ranks know of one another's words."""
+
+    def claim(self, name: str) -> bool:
+        """True for the first rank that asks for this finding of this run."""
+
+    def await_first(self) -> None:
+        """Wait for the end of rank 0's words, not for long."""
+
+    def first_is_done(self) -> None:
+        """Rank 0 has said all."""
+
+
 #: What to do about a finding: say it and go on; stop at any error; stop where the run computes nothing of use.
 ACTIONS = ("auto", "warn", "stop")
+
+#: Steps that another rank waits for rank 0 to say what it found itself: in step, all ranks find most things together.
+HELD = 2
 
 #: Steps of which every one is read, and the distance of those read after them.
 FIRST, EVERY = 50, 10
@@ -43,6 +60,7 @@ class Session:
     Attributes:
         findings: What was found so far.
         stop_wanted: A finding asks for the end of the run.
+        share: The other ranks' words, where there are others.
     """
 
     def __init__(
@@ -58,6 +76,8 @@ class Session:
         self.findings: list[Finding] = []
         self.stop_wanted = False
         self.broken = ""
+        self.share: Share | None = None
+        self._held: list[tuple[int, str, str]] = []
         self._reported: set[str] = set()
         self.begin(Run(), 0)
 
@@ -98,11 +118,21 @@ class Session:
                 continue
             self._reported.add(finding.id)
             self.findings.append(finding)
-            self._say_finding(finding)
+            self._held.append((self.step, finding.id, self._words(finding)))
             from envcheck.report.jsonform import finding_data  # noqa: PLC0415 - only with a finding
 
             self.journal.finding(finding, self.step, finding_data(finding))
             self.stop_wanted = self.stop_wanted or self._wants_stop(finding, behind)
+        self.speak()
+
+    def speak(self, *, now: bool = False) -> None:
+        """Say what waits to be said, once among the ranks: rank 0 at once, another rank what nobody said within `HELD` steps."""
+        first = self.share is None or self.rank == 0
+        waiting = [] if first or now else [one for one in self._held if self.step < one[0] + HELD]
+        due_now, self._held = [one for one in self._held if one not in waiting], waiting
+        for _, name, text in due_now:
+            if self.share is None or self.share.claim(name):
+                self.say(text if first else text.replace("envcheck monitor:", f"envcheck monitor: rank {self.rank}:", 1))
 
     def _wants_stop(self, finding: Finding, behind: tuple[Observation, ...]) -> bool:
         asked = self.on_finding(finding) if self.on_finding is not None else None
@@ -111,11 +141,11 @@ class Session:
             return finding.severity is Severity.ERROR and any(one.kind in FATAL for one in behind)
         return action == "stop" and finding.severity is Severity.ERROR
 
-    def _say_finding(self, finding: Finding) -> None:
+    def _words(self, finding: Finding) -> str:
         lines = [f"envcheck monitor: step {self.step}: {finding.severity.label}: {finding.title} [{finding.id}]"]
         lines += [f"  {text}" for text in finding.because]
         lines += [f"  try {fix.change}" for fix in finding.fixes]
-        self.say("\n".join(lines))
+        return "\n".join(lines)
 
     def note(self, text: str) -> None:
         """Write down what was not looked at."""
@@ -129,12 +159,20 @@ class Session:
     def end(self) -> tuple[Finding, ...]:
         """The run is over: isolated events count now; the journal is closed and the curves are drawn."""
         self.guard(lambda: self._report(self.detector.finish()))
+        self.guard(self._last_words)
         if self.diagnosis.problem:
             self.guard(lambda: self.note(self.diagnosis.problem))
         self.guard(lambda: self.journal.end(steps=self.step, findings=[one.id for one in self.findings]))
         if self.rank == 0:
             self.guard(self._draw)
         return tuple(self.findings)
+
+    def _last_words(self) -> None:
+        if self._held and self.share is not None:
+            self.share.await_first()
+        self.speak(now=True)
+        if self.share is not None and self.rank == 0:
+            self.share.first_is_done()
 
     def _draw(self) -> None:
         from envcheck.monitor.curves import draw  # noqa: PLC0415 - at the end

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envcheck.monitor.adapter.ranks import Ranks
+from envcheck.monitor.adapter.ranks import Ranks, Words
 from envcheck.monitor.adapter.watch import next_poll, polled
 
 
@@ -84,3 +84,24 @@ def test_a_proposal_is_seen_by_every_rank() -> None:
 def test_a_process_alone_needs_no_agreement() -> None:
     alone = rank_of(Store(), 0, 1)
     assert alone.agree("here")
+
+
+def test_a_finding_is_claimed_once_and_a_lost_store_silences_nobody() -> None:
+    store = Store()
+    zero, one = (Words(store, "said/1", wait=True) for _ in range(2))
+    assert [zero.claim("a"), one.claim("a"), one.claim("b"), zero.claim("b")] == [True, False, True, False]
+    assert Words(store, "said/2", wait=True).claim("a")
+    zero.first_is_done()
+    begin = time.monotonic()
+    one.await_first()
+    lost = Words(Gone(), "said/1", wait=True)
+    lost.await_first()
+    assert time.monotonic() - begin < 1
+    assert lost.claim("a")
+
+
+class Gone:
+    """A store whose host has ended."""
+
+    def add(self, key: str, amount: int) -> int:
+        raise RuntimeError("connection closed by peer", key, amount)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli
 
-from tests.probe.targets import target
+from tests.probe.targets import laid_over, target
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
@@ -29,14 +30,15 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def train(version: str, scenarios: list[dict[str, Any]], folder: Path, ranks: int = RANKS) -> Found:
-    """Run the scenarios one after another; scenario name -> findings of rank 0, the other ranks' ids checked against them."""
-    python = target(version)
+def train(version: str, scenarios: list[dict[str, Any]], folder: Path, over: tuple[str, ...] = (), ranks: int = RANKS) -> Found:
+    """Run the scenarios one after another, with the releases `over` laid over the environment; name -> findings of rank 0."""
+    python, above = laid_over(version, list(over)) if over else (target(version), None)
+    path = os.pathsep.join(map(str, filter(None, [above, ROOT])))
     port = str(free_port())
     started = []
     for rank in range(ranks):
         env = {
-            **os.environ, "PYTHONPATH": str(ROOT), "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks),
+            **os.environ, "PYTHONPATH": path, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks),
             "LOCAL_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "DS_ACCELERATOR": "cpu",
             "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1",
             "TORCH_EXTENSIONS_DIR": str(folder / "extensions"), "ENVCHECK_MONITOR_PYTHON": sys.executable,
@@ -118,13 +120,41 @@ def test_0_17_6_keeps_only_the_last_micro_batch_and_the_first_step_says_so(tmp_p
     assert [found[name] for name in ("zero1", "zero3", "alone")] == [[], [], []]
 
 
+PAIRS = tomli.loads((Path(__file__).parent / "pairs.toml").read_text(encoding="utf-8"))["pair"]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [pytest.param(one, id=one["packages"][0], marks=[] if one.get("sample") else [pytest.mark.long]) for one in PAIRS],
+)
+def test_pairs_of_real_releases(pair: dict[str, Any], tmp_path: Path) -> None:
+    """The real Trainer on the real DeepSpeed: the engine is found and checked, a healthy run is silent, two faults are named."""
+    faults = ("left-out", pair["fault"])
+    scenarios = [scenario("healthy", stage=2, accumulation=3, steps=4), *(scenario(name, **FAULTS[name][0]) for name in faults)]
+    for one in scenarios:
+        one.update(steps=4, arguments=pair.get("arguments", {}))
+    found = train("0.19.8", scenarios, tmp_path, tuple(pair["packages"]))
+    assert found["healthy"] == []
+    lines = [json.loads(line) for line in (tmp_path / "healthy.jsonl").read_text(encoding="utf-8").splitlines()]
+    ran = {f"{name}=={version}" for name, version in lines[0]["packages"].items()}
+    assert {one for one in pair["packages"] if one.split("==")[0] in ("deepspeed", "transformers", "accelerate")} <= ran
+    checks = [one["kind"] for line in lines for one in line.get("check", ())]
+    assert checks == ["equal"] * 6  # three parameters in each of two steps, against the engine's own gradients
+    for name in faults:
+        said = [text for one in found[name][:2] for text in one["because"]]
+        assert any(FAULTS[name][1] in text for text in said), found[name]
+
+
 def test_a_stop_is_agreed_and_every_rank_ends_after_the_same_step(tmp_path: Path) -> None:
     found = train("0.19.8", [scenario("stop", fault="nan-weight", dtype="bf16", action="auto", steps=40)], tmp_path)
     assert found["stop"]
-    ends = [text for text in (tmp_path / "output0").read_text(encoding="utf-8").splitlines() if "training is stopped" in text]
-    other = [text for text in (tmp_path / "output1").read_text(encoding="utf-8").splitlines() if "training is stopped" in text]
-    assert ends == other
-    assert len(ends) == 1
+    said = [(tmp_path / f"output{rank}").read_text(encoding="utf-8") for rank in range(RANKS)]
+    ends = [[text.split(" in ")[0] for text in one.splitlines() if " steps in " in text] for one in said]
+    assert ends[0] == ends[1]
+    assert int(ends[0][0].removesuffix(" steps")) < 40
+    assert [one.count("training is stopped") for one in said] == [1, 0]  # each thing is said by one rank
+    assert [one.count("envcheck monitor: step ") for one in said] == [len(found["stop"]), 0]
+    assert "envcheck monitor: rank" not in said[1]
 
 
 def test_twenty_healthy_runs_give_no_finding(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from envcheck.cli import local_ranks, run
+from envcheck.cli import local_ranks, probe, run
 from envcheck.cli.local_ranks import Place
+from envcheck.cli.remembered import Remembered
 from envcheck.errors import CouldNotLookError, UsageError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -210,3 +212,28 @@ def test_the_interpreter_is_that_of_the_command(tmp_path: Path) -> None:
         assert run.interpreter_of(str(script)) == found
     assert run.interpreter_of("/a/bin/python3.10") == "/a/bin/python3.10"
     assert run.interpreter_of("/no/such/file") is None
+
+
+def parsed(*argv: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    run.configure(parser)
+    return parser.parse_args([*argv, "--probe", "--", "true"])
+
+
+def test_the_probe_is_told_all_settings_that_the_check_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "zero2.json").write_text('{"zero_optimization": {"stage": 2}, "bf16": {"enabled": "auto"}}', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    command = "deepspeed train.py --deepspeed zero2.json --bf16 True --gradient_accumulation_steps 2"
+    for told, accumulation in ([], 2), (["--set", "gradient_accumulation_steps=4"], 4):
+        found = probe.choose(run.probe_arguments(parsed("--training-args-cmd", command, *told)))
+        assert {(one.stage, one.dtype, one.accumulation, one.label) for one in found} == {(2, "bf16", accumulation, "yours")}
+
+
+def test_a_clean_probe_is_remembered_for_its_settings_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "args.json").write_text('{"deepspeed": "ds.json"}', encoding="utf-8")
+    paths = set()
+    for stage, told in ((2, []), (3, []), (3, ["--set", "gradient_accumulation_steps=4"])):
+        (tmp_path / "ds.json").write_text(f'{{"zero_optimization": {{"stage": {stage}}}}}', encoding="utf-8")
+        paths.add(Remembered.of(parsed("--training-args", "args.json", *told)).path)
+    assert len(paths) == 3

@@ -177,3 +177,72 @@ def test_importing_the_monitor_imports_nothing_else() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = monitor.nothing
+
+
+class Told:
+    """The words of a run that two sessions share."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.done = False
+        self.waited = 0
+
+    def claim(self, name: str) -> bool:
+        new = name not in self.names
+        self.names.add(name)
+        return new
+
+    def await_first(self) -> None:
+        self.waited += not self.done
+
+    def first_is_done(self) -> None:
+        self.done = True
+
+
+def ranks(tmp_path: Path) -> tuple[Session, Session]:
+    told, made = Told(), []
+    for rank in range(2):
+        one = Session(output=str(tmp_path / "run" / "monitor.jsonl"))
+        one.begin(Run(ranks=2), rank)
+        one.share = told
+        OPEN.append(one)
+        made.append(one)
+    return made[0], made[1]
+
+
+def test_what_both_ranks_find_is_said_by_rank_0_alone_whoever_finds_it_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zero, one = ranks(tmp_path)
+    one.feed(WRONG)
+    assert capsys.readouterr().err == ""
+    zero.feed(WRONG)
+    for step in (2, 3, 4):
+        one.feed(Record(step, rank=1, loss=1.0))
+        one.speak()
+    zero.end()
+    one.end()
+    said = capsys.readouterr().err
+    assert said.count("step 1: error: ") == 1
+    assert "rank 1" not in said
+    assert zero.findings == one.findings != []
+
+
+def test_what_rank_1_alone_finds_is_said_by_it_two_steps_later_or_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, one = ranks(tmp_path)
+    one.feed(WRONG)
+    one.feed(Record(2, rank=1, loss=1.0))
+    one.speak()
+    assert capsys.readouterr().err == ""
+    one.feed(Record(3, rank=1, loss=1.0))
+    one.speak()
+    assert capsys.readouterr().err.startswith("envcheck monitor: rank 1: step 1: error: ")
+    zero, one = ranks(tmp_path)
+    one.feed(WRONG)
+    zero.end()
+    one.end()
+    assert "envcheck monitor: rank 1: step 1: error: " in capsys.readouterr().err
+    assert one.share is not None
+    assert vars(one.share)["waited"] == 0  # rank 0 had said that it was done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -34,9 +35,31 @@ def _usable(python: Path) -> bool:
     return python.exists() and any(python.parent.parent.glob("lib/python*/site-packages/deepspeed"))
 
 
+def laid_over(version: str, packages: list[str]) -> tuple[str, Path]:
+    """The interpreter of that environment, and a folder with exactly these releases to be put before it on PYTHONPATH.
+
+    The folder is made in `ENVCHECK_PROBE_ENVS` as environments are, in seconds: torch is not among them.
+    """
+    python = target(version)
+    name = hashlib.sha256("\n".join([version, *packages]).encode()).hexdigest()[:12]
+    folder = Path(os.environ["ENVCHECK_PROBE_ENVS"]) / f"over-{name}"
+    if not (folder / "ready").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        install = [installer(), "pip", "install", "--quiet", "--python", python, "--target", str(folder), "--no-deps"]
+        env = {**os.environ, "DS_BUILD_OPS": "0"}
+        subprocess.run([*install, "--no-build-isolation", *packages], check=True, env=env, timeout=600)
+        (folder / "ready").touch()
+    return python, folder
+
+
+def installer() -> str:
+    """Where uv is."""
+    return shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+
+
 def make(home: Path, python: Path, version: str) -> None:
     """Make the environment; a CPU build of torch comes from UV_FIND_LINKS where that is set, else from its CPU index."""
-    uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
+    uv = installer()
     env = {**os.environ, "DS_BUILD_OPS": "0"}
     if not env.get("UV_FIND_LINKS"):
         env.setdefault("UV_TORCH_BACKEND", "cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -9,11 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from envcheck.cli import probe
 from envcheck.cli.main import main
+from envcheck.errors import UsageError
 from envcheck.probe import record
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from envcheck.probe.spec import Scenario
 
 Fake = Callable[[str], str]
 
@@ -157,3 +162,33 @@ def test_nothing_is_recorded_when_nothing_ran(fake: Fake, tmp_path: Path, capsys
     path = tmp_path / "probe.jsonl"
     run(capsys, "--python", fake("sys.exit(1)\n"), "--record", str(path))
     assert not path.exists()
+
+
+def chosen(*argv: str) -> list[Scenario]:
+    parser = argparse.ArgumentParser()
+    probe.configure(parser)
+    return probe.choose(parser.parse_args([*argv, "--path", "engine"]))
+
+
+def test_single_settings_win_over_both_files(tmp_path: Path) -> None:
+    config, arguments = tmp_path / "ds.json", tmp_path / "args.json"
+    config.write_text('{"zero_optimization": {"stage": 3, "overlap_comm": true}, "bf16": {"enabled": "auto"}}', encoding="utf-8")
+    arguments.write_text('{"gradient_accumulation_steps": 2, "max_grad_norm": 0.5}', encoding="utf-8")
+    files = ("--ds-config", str(config), "--training-args", str(arguments))
+    told = (
+        "--set",
+        "zero_optimization.stage=2",
+        "--set",
+        "gradient_accumulation_steps=4",
+        "--set",
+        "bf16=true",
+        "--set",
+        "world_size=8",
+    )
+    (one,) = chosen(*files, *told)
+    assert (one.stage, one.accumulation, one.dtype) == (2, 4, "bf16")
+    assert one.config["zero_optimization"]["overlap_comm"] is True
+    (alone,) = chosen("--set", "zero_optimization.stage=1", "--set", "bf16.enabled=true")
+    assert (alone.stage, alone.dtype, alone.accumulation) == (1, "bf16", 3)
+    with pytest.raises(UsageError, match="no section"):
+        chosen(*files, "--set", "zero_optimization.stage.deep=1")

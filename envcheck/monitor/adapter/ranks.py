@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 #: Seconds that ranks wait for one another's monitor, once, when it is attached.
 AGREE_SECONDS = 20.0
 
+#: Seconds that another rank waits at the end for what rank 0 still has to say.
+LAST_WORDS = 2.0
+
 PREFIX = "envcheck-monitor"
 
 #: Words of whoever decides.
@@ -91,3 +94,43 @@ class Ranks:
         """Did a rank ask for a stop after `step`? Every rank that asks in that step gets the same answer."""
         store = self._join()
         return store is not None and store.add(f"stop/{step}", 0) > 0
+
+    def words(self, run: int) -> Words | None:
+        """What keeps the ranks from saying the same thing each, in run number `run`; None with one rank, or no store."""
+        store = self._join() if self.size > 1 else None
+        return None if store is None else Words(store, f"said/{run}", wait=self.together)
+
+
+class Words:
+    """Which findings were said, in the store of the process group. A store that is gone with rank 0 keeps nobody silent.
+
+    Args:
+        store: A torch store.
+        prefix: Of its keys.
+        wait: Rank 0 has a monitor, so that its last words can be waited for.
+    """
+
+    def __init__(self, store: Any, prefix: str, *, wait: bool) -> None:  # noqa: ANN401
+        self._store = store
+        self._prefix = prefix
+        self._wait = wait
+
+    def _add(self, key: str, amount: int) -> int | None:
+        try:
+            return int(self._store.add(f"{self._prefix}/{key}", amount))
+        except (RuntimeError, OSError):
+            return None
+
+    def claim(self, name: str) -> bool:
+        """True for the first rank that asks."""
+        return self._add(f"finding/{name}", 1) in (1, None)
+
+    def await_first(self) -> None:
+        """Wait until rank 0 has said all, at most `LAST_WORDS` seconds."""
+        end = time.monotonic() + LAST_WORDS
+        while self._wait and self._add("done", 0) == 0 and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def first_is_done(self) -> None:
+        """Rank 0 has said all."""
+        self._add("done", 1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 
 from envcheck.monitor.adapter import settings
+from envcheck.monitor.adapter.ranks import Ranks
 from envcheck.monitor.adapter.watch import Watch
 from envcheck.monitor.records import ParameterFact, Record, Run
 from envcheck.monitor.session import Session
@@ -66,6 +67,8 @@ class TrainerMonitor(transformers.TrainerCallback):
             self.session.guard(self._report_frozen)
 
     def _report_frozen(self) -> None:
+        if Ranks().rank:
+            return  # all ranks have the same model
         self.session.begin(Run(settings.versions(), logging_steps=1), 0)
         self.session.feed(Record(0, survey=tuple(ParameterFact(name, trainable=False) for name in self.frozen)))
         self.session.end()
@@ -106,7 +109,8 @@ class TrainerMonitor(transformers.TrainerCallback):
         self.session.guard(self.watch.after_step)
         if self.session.guard(self.watch.stops):
             control.should_training_stop = True
-            self.session.say(f"envcheck monitor: training is stopped after step {self.watch.steps}")
+            if self.watch.ranks.rank == 0:
+                self.session.say(f"envcheck monitor: training is stopped after step {self.watch.steps}")
         return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:  # noqa: ANN401, ARG002

@@ -57,7 +57,10 @@ class Watch:
         self.stop_at: int | None = None
         self.ended = False
         session.begin(run(self.ranks.size), self.ranks.rank)
-        if not self.ranks.agree(f"begin/{_number(model)}"):
+        number = _number(model)
+        together = self.ranks.agree(f"begin/{number}")
+        session.share = self.ranks.words(number)
+        if not together:
             session.note("not every rank has a monitor: the ranks are not compared and the gradient check is left out")
         self.tap = self._tap(stepped)
         self.parameters: ParameterWatch | None = ParameterWatch(model, absent_of(model))
@@ -143,6 +146,7 @@ class Watch:
         record, self.pending = self.pending, None
         if record is not None:
             self.session.feed(record)
+        self.session.speak()
         for other in self.others:
             self.session.feed(other)
         self.others.clear()

@@ -72,11 +72,17 @@ def shims() -> None:
 
 
 def whole_gathers() -> None:
-    """`all_gather_into_tensor` for gloo, which torch has only since 2.2."""
+    """`all_gather_into_tensor` for gloo, which torch has only since 2.2; no views, which torch 2.13 refuses to fill."""
     import torch
     import torch.distributed as dist
 
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 2):
+        own = dist.all_gather_into_tensor
+
+        def detached(output_tensor: Any, input_tensor: Any, group: Any = None, async_op: bool = False) -> Any:
+            return own(output_tensor.detach(), input_tensor.detach(), group=group, async_op=async_op)
+
+        dist.all_gather_into_tensor = detached
         return
 
     def gather(output_tensor: Any, input_tensor: Any, group: Any = None, async_op: bool = False) -> Any:
@@ -110,7 +116,8 @@ def config() -> Dict[str, Any]:
     made = {
         "train_micro_batch_size_per_gpu": MICRO,
         "gradient_accumulation_steps": SCENARIO.get("accumulation", 1),
-        "zero_optimization": {"stage": SCENARIO.get("stage", 2)},
+        # buckets of the default size take gigabytes and, on old releases, a minute
+        "zero_optimization": {"stage": SCENARIO.get("stage", 2), "reduce_bucket_size": 100000, "allgather_bucket_size": 100000},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1000000,
@@ -202,7 +209,7 @@ def short_checkpoint() -> Any:
             return {"loss": nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
 
     folder = SCENARIO["folder"]
-    configuration = LlamaConfig(vocab_size=VOCABULARY, hidden_size=WIDTH)
+    configuration = LlamaConfig(vocab_size=VOCABULARY, hidden_size=WIDTH, num_attention_heads=2, num_key_value_heads=2)
     if RANK == 0:
         Extended(configuration).save_pretrained(folder, safe_serialization=True)
     torch.distributed.barrier()
