@@ -13,7 +13,7 @@ ACCUMULATION, STEPS, MICRO = 3, 6, 2
 CONFIG = {
     "train_micro_batch_size_per_gpu": MICRO,
     "gradient_accumulation_steps": ACCUMULATION,
-    "zero_optimization": {"stage": 2},
+    "zero_optimization": {"stage": 2, "reduce_bucket_size": 100000, "allgather_bucket_size": 100000},  # gigabytes by default
     "zero_allow_untested_optimizer": True,
     "zero_force_ds_cpu_optimizer": False,
 }
