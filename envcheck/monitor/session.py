@@ -34,8 +34,8 @@ class Share(Protocol):
     def await_first(self) -> None:
         """Wait for the end of rank 0's words, not for long."""
 
-    def first_is_done(self) -> None:
-        """Rank 0 has said all."""
+    def done(self, rank: int, *, wait: bool) -> None:
+        """This rank has said all; wait for the others, not for long: they may have to ask what was said."""
 
 
 #: What to do about a finding: say it and go on; stop at any error; stop where the run computes nothing of use.
@@ -168,11 +168,11 @@ class Session:
         return tuple(self.findings)
 
     def _last_words(self) -> None:
-        if self._held and self.share is not None:
+        if self._held and self.share is not None and self.rank:
             self.share.await_first()
         self.speak(now=True)
-        if self.share is not None and self.rank == 0:
-            self.share.first_is_done()
+        if self.share is not None:
+            self.share.done(self.rank, wait=self.rank == 0 and bool(self.findings))
 
     def _draw(self) -> None:
         from envcheck.monitor.curves import draw  # noqa: PLC0415 - at the end

@@ -88,13 +88,20 @@ def test_a_process_alone_needs_no_agreement() -> None:
 
 def test_a_finding_is_claimed_once_and_a_lost_store_silences_nobody() -> None:
     store = Store()
-    zero, one = (Words(store, "said/1", wait=True) for _ in range(2))
+    zero, one = (Words(store, "said/1", 2, wait=True) for _ in range(2))
     assert [zero.claim("a"), one.claim("a"), one.claim("b"), zero.claim("b")] == [True, False, True, False]
-    assert Words(store, "said/2", wait=True).claim("a")
-    zero.first_is_done()
+    assert Words(store, "said/2", 2, wait=True).claim("a")
     begin = time.monotonic()
-    one.await_first()
-    lost = Words(Gone(), "said/1", wait=True)
+    threads = [threading.Thread(target=zero.done, args=(0,), kwargs={"wait": True}), threading.Thread(target=one.await_first)]
+    for thread in threads:
+        thread.start()
+    threads[1].join(1)
+    assert not threads[1].is_alive()
+    assert threads[0].is_alive()  # another rank may still ask
+    one.done(1, wait=False)
+    threads[0].join(1)
+    assert not threads[0].is_alive()
+    lost = Words(Gone(), "said/1", 2, wait=True)
     lost.await_first()
     assert time.monotonic() - begin < 1
     assert lost.claim("a")

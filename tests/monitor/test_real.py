@@ -164,7 +164,7 @@ def test_twenty_healthy_runs_give_no_finding(tmp_path: Path) -> None:
         model = ("llama", "projector")[seed % 2]
         way = "engine" if seed % 5 == 4 else "trainer"
         more = {"accumulation": accumulation, "dtype": dtype, "model": model, "way": way}
-        scenarios.append(scenario(f"healthy{seed}", seed=seed, stage=stage, steps=12, **more))
+        scenarios.append(scenario(f"healthy{seed}", seed=seed, stage=stage, steps=12 if seed % 4 == 1 else 4, **more))
     found = train("0.19.8", scenarios, tmp_path)
     assert {name: seen for name, seen in found.items() if seen} == {}
     checked = [

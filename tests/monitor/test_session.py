@@ -184,7 +184,7 @@ class Told:
 
     def __init__(self) -> None:
         self.names: set[str] = set()
-        self.done = False
+        self.ended: list[int] = []
         self.waited = 0
 
     def claim(self, name: str) -> bool:
@@ -193,10 +193,11 @@ class Told:
         return new
 
     def await_first(self) -> None:
-        self.waited += not self.done
+        self.waited += 0 not in self.ended
 
-    def first_is_done(self) -> None:
-        self.done = True
+    def done(self, rank: int, *, wait: bool) -> None:
+        assert not wait or rank == 0
+        self.ended.append(rank)
 
 
 def ranks(tmp_path: Path) -> tuple[Session, Session]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 #: Seconds that ranks wait for one another's monitor, once, when it is attached.
 AGREE_SECONDS = 20.0
 
-#: Seconds that another rank waits at the end for what rank 0 still has to say.
+#: Seconds that ranks wait for one another at the end of a run in which something was found.
 LAST_WORDS = 2.0
 
 PREFIX = "envcheck-monitor"
@@ -98,7 +98,7 @@ class Ranks:
     def words(self, run: int) -> Words | None:
         """What keeps the ranks from saying the same thing each, in run number `run`; None with one rank, or no store."""
         store = self._join() if self.size > 1 else None
-        return None if store is None else Words(store, f"said/{run}", wait=self.together)
+        return None if store is None else Words(store, f"said/{run}", self.size, wait=self.together)
 
 
 class Words:
@@ -107,11 +107,13 @@ class Words:
     Args:
         store: A torch store.
         prefix: Of its keys.
+        size: World size.
         wait: Rank 0 has a monitor, so that its last words can be waited for.
     """
 
-    def __init__(self, store: Any, prefix: str, *, wait: bool) -> None:  # noqa: ANN401
+    def __init__(self, store: Any, prefix: str, size: int, *, wait: bool) -> None:  # noqa: ANN401
         self._store = store
+        self._size = size
         self._prefix = prefix
         self._wait = wait
 
@@ -131,6 +133,9 @@ class Words:
         while self._wait and self._add("done", 0) == 0 and time.monotonic() < end:
             time.sleep(0.01)
 
-    def first_is_done(self) -> None:
-        """Rank 0 has said all."""
-        self._add("done", 1)
+    def done(self, rank: int, *, wait: bool) -> None:
+        """This rank has said all; rank 0 waits for the others, since the store may end with it."""
+        self._add("others" if rank else "done", 1)
+        end = time.monotonic() + LAST_WORDS
+        while wait and self._wait and (self._add("others", 0) or 0) < self._size - 1 and time.monotonic() < end:
+            time.sleep(0.01)
