@@ -183,7 +183,7 @@ def _uses(args: argparse.Namespace, answer: Answer, missing: tuple[str, ...], id
     words = {"init-writes-data"} if any(one["writes_data"] for one in own) else set()
     if missing:
         words.add("new-parameters")
-        if args.low_cpu_mem_usage:
+        if args.low_cpu_mem_usage and (not answer.values or "params-uninitialised" in ids):  # what was initialised is not empty
             words.add("low-cpu-mem-usage")
     if missing and "params-uninitialised" in ids and own:
         kinds = {one["init"] for one in own}

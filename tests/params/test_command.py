@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -128,3 +129,20 @@ def test_a_tied_pair_stored_twice_and_a_dtype_that_config_json_does_not_name(
     code, found = call(capsys, "--model", str(home / "twice"), "--python", python)
     assert [(one["id"], one["severity"]) for one in found["findings"]] == [("params-stored-dtype", "info")]
     assert "made float32" in found["findings"][0]["because"][0]
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_new_head_of_a_library_class_is_initialised_whatever_the_way_of_loading(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = tmp_path / "classifier"
+    shutil.copytree(home / "llm", folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"architectures": ["LlamaForSequenceClassification"], "num_labels": 2, "pad_token_id": 0}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for option in ([], ["--low-cpu-mem-usage"]):
+        code, found = call(capsys, "--model", str(folder), "--python", target("0.16.9"), *option)
+        assert code == 0
+        assert {one["id"] for one in found["findings"]} == {"params-missing", "params-unexpected"}
+        assert found["skipped"] == []

@@ -428,7 +428,11 @@ def _batch(model: Any) -> Dict[str, Any]:
     config = getattr(model, "config", None)
     size = int(getattr(config, "vocab_size", 0) or getattr(getattr(config, "text_config", None), "vocab_size", 0) or 32)
     ids = torch.randint(3 if size > 8 else 0, size, (2, 8), generator=torch.Generator().manual_seed(7))
-    return {"input_ids": ids, "labels": ids.clone()}
+    kind = type(model).__name__
+    whole = kind.endswith("ForSequenceClassification")  # one label for each sample
+    classes = int(getattr(config, "num_labels", 0) or 0) if kind.endswith("Classification") else 0
+    labels = ids[:, 0] if whole else ids
+    return {"input_ids": ids, "labels": labels % classes if classes else labels.clone()}
 
 
 def _loss(model: Any, batch: Dict[str, Any]) -> Any:
