@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,3 +155,14 @@ def test_damaged_files_are_refused_and_never_crash(tmp_path_factory: pytest.Temp
     path.write_bytes(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
     with contextlib.suppress(NotElfError):
         read_elf(str(path))
+
+
+@pytest.mark.parametrize("place", [1 << 48, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+@pytest.mark.parametrize("tag", [struct.pack("<qQ", 1, 1), struct.pack("<qQ", 14, 9)], ids=["DT_NEEDED", "DT_SONAME"])
+def test_a_name_at_a_place_that_no_file_has_is_damage(tag: bytes, place: int, tmp_path: Path) -> None:
+    """Seeking there is an OSError of the system (EINVAL), or a ValueError of Python."""
+    whole = shared_object(needed=["liba.so"], soname="x")
+    assert whole.count(tag) == 1
+    (tmp_path / "x.so").write_bytes(whole.replace(tag, tag[:8] + struct.pack("<Q", place)))
+    with pytest.raises(NotElfError):
+        read_elf(str(tmp_path / "x.so"))

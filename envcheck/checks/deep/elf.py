@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ HIDDEN = frozenset({1, 2})
 
 #: The largest symbol tables (libtorch_cuda, libcublasLt) have 60 MiB with their strings.
 TABLE_LIMIT = 512 << 20
+
+#: What parsing a damaged table comes to.
+_DAMAGED = (struct.error, ValueError, IndexError, KeyError, AttributeError, TypeError)
 
 
 class NotElfError(ValueError):
@@ -58,7 +62,11 @@ def read_elf(path: str) -> Elf:
     with open(path, "rb") as stream:  # noqa: PTH123 - pathlib is slow
         try:
             return _read(stream)
-        except (ELFError, struct.error, ValueError, IndexError, KeyError, AttributeError, TypeError, UnicodeError) as error:
+        except (*_DAMAGED, ELFError) as error:
+            raise NotElfError(f"{type(error).__name__}: {error}") from error
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # what seek says to a place no file reaches, which a damaged table names
+                raise
             raise NotElfError(f"{type(error).__name__}: {error}") from error
 
 
