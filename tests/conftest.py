@@ -3,10 +3,25 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
-settings.register_profile("envcheck", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
-settings.load_profile("envcheck")
+#: How often each property is searched for a counterexample, with new random examples each time; unset, the same examples every time.
+SEARCHES = int(os.environ.get("ENVCHECK_RANDOM_TESTS") or 0)
+
+settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60, print_blob=True)
+settings.register_profile("envcheck", settings.get_profile("random"), derandomize=True)
+settings.load_profile("random" if SEARCHES else "envcheck")
+
+
+@pytest.fixture
+def _search() -> None:
+    """One of the searches that ENVCHECK_RANDOM_TESTS asks for."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if SEARCHES > 1 and is_hypothesis_test(metafunc.function):
+        metafunc.fixturenames.append("_search")
+        metafunc.parametrize("_search", range(1, SEARCHES + 1), indirect=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
