@@ -159,7 +159,7 @@ def yours(args: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, An
     from envcheck.dsconfig.lint import default_table  # noqa: PLC0415 - not for --help
 
     deepspeed = read_json_object(args.ds_config, "DeepSpeed config") if args.ds_config else None
-    trainer = read_json_object(args.training_args, "TrainingArguments") if args.training_args else args.trainer
+    trainer = read_json_object(args.training_args, "file of TrainingArguments") if args.training_args else args.trainer
     told = dict(parse_assignment(text) for text in args.told)
     told.pop("world_size", None)  # of the training; the probe has ranks of its own
     if told and deepspeed is None and isinstance((trainer or {}).get("deepspeed"), dict):

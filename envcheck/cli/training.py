@@ -123,7 +123,7 @@ def read_trainer(args: argparse.Namespace) -> TrainerArguments | None:
     """
     if args.training_args_cmd:
         return from_command(args.training_args_cmd)
-    return from_json(read_json_object(args.training_args, "TrainingArguments")) if args.training_args else None
+    return from_json(read_json_object(args.training_args, "file of TrainingArguments")) if args.training_args else None
 
 
 def read_deepspeed(name: str) -> Document:

@@ -65,14 +65,17 @@ def check_pins(subject: Subject) -> Iterator[Finding]:
     replaced = [item for item in wanted.values() if item.replaced]
     if not against and not replaced:
         return
+    works, ways = tuple(known_to_work(wanted, subject.context.matrix)), tuple(_ways_out(against, wanted))
+    together = len(against) > 1
     yield Finding(
         id="profile-pins",
         severity=Severity.INFO,
         title=f"{profile.name}'s own pins contradict {_what(against, replaced)}",
         subjects=tuple(dict.fromkeys([*(name for item in against for name in item.subjects), *(item.name for item in replaced)])),
-        because=(*contradiction_lines(against, wanted), *replaced_lines(wanted)),
-        fixes=(*(Fix("do", text) for text in known_to_work(wanted, subject.context.matrix)), *_ways_out(against, wanted)),
+        because=(*contradiction_lines(against, wanted), *replaced_lines(wanted), *(works if together else ())),
+        fixes=ways if together else (*(Fix("do", text) for text in works), *ways),
         evidence=tuple(dict.fromkeys([*(one for item in against for one in item.evidence[:1]), *subject.evidence])),
+        together=together,
     )
 
 
@@ -116,14 +119,17 @@ def _those(finding: Finding, wanted: Mapping[str, Wanted]) -> str:
 
 
 def _ways_out(against: list[Finding], wanted: Mapping[str, Wanted]) -> Iterator[Fix]:
-    """The first two fixes of each finding; not those that undo what the project puts in place on purpose."""
-    changes = {fix.change: fix for item in against for fix in item.fixes[:2]}
-    for fix in changes.values():
-        try:
-            requirement = Requirement(fix.change)
-        except InvalidRequirement:  # a setting, or something to do
-            yield fix
-            continue
-        item = wanted.get(normalised(requirement.name))
-        if item is None or item.origin != OVERRIDE or _meet(item.spec, str(requirement.specifier)):
-            yield fix
+    """The first two ways out of the only finding; of several, the first of each. None undoes a step of the project's own."""
+    count = 2 if len(against) == 1 else 1
+    kept = (fix for item in against for fix in [fix for fix in item.fixes[:2] if not _undoes(fix, wanted)][:count])
+    return iter({fix.change: fix for fix in kept}.values())
+
+
+def _undoes(fix: Fix, wanted: Mapping[str, Wanted]) -> bool:
+    """Whether a change of a package contradicts what the project puts in place on purpose."""
+    try:
+        requirement = Requirement(fix.change)
+    except InvalidRequirement:  # a setting, or something to do
+        return False
+    item = wanted.get(normalised(requirement.name))
+    return item is not None and item.origin == OVERRIDE and not _meet(item.spec, str(requirement.specifier))

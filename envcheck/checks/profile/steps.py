@@ -121,11 +121,15 @@ def check_steps(subject: Subject, steps: list[tuple[Step, Done]]) -> Iterator[Fi
         yield Finding(
             id="profile-verify",
             severity=Severity.INFO,
-            title=f"verify yourself: {len(open_steps)} steps of {subject.profile.name} that its versions do not show",
+            title=f"verify yourself: {_steps(len(open_steps))} of {subject.profile.name} that its versions do not show",
             subjects=(subject.profile.id,),
             because=tuple(_line(step, done) for step, done in open_steps),
             evidence=subject.evidence,
         )
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'s' if count > 1 else ''}"
 
 
 def _line(step: Step, done: Done) -> str:
