@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
-#: How often each property is searched for a counterexample, with new random examples each time; unset, the same examples every time.
+#: How often each property is searched for a counterexample, with new random examples each time; unset, the same ones every time.
 SEARCHES = int(os.environ.get("ENVCHECK_RANDOM_TESTS") or 0)
 
 settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60, print_blob=True)
