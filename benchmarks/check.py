@@ -92,8 +92,8 @@ def best(commands: Mapping[str, Command], repeat: int, env: Mapping[str, str]) -
 def timed(command: Command, env: Mapping[str, str]) -> tuple[float, float]:
     """Wall time and processor time of one run, in milliseconds."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(command.argv, env={**env, "ENVCHECK_CACHE": str(command.cache)}, check=False, **streams)
+    own = {**env, "ENVCHECK_CACHE": str(command.cache)}
+    subprocess.run(command.argv, env=own, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return wall * 1000, used * 1000

@@ -57,7 +57,8 @@ def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+    answer: dict[str, Any] = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+    return answer
 
 
 def errors(key: str, value: Any, version: str) -> list[str]:
