@@ -270,8 +270,9 @@ def _verify(context: Context, accepted: list[waivers.Waiver], plan: Plan, place:
     court = Court(context.matrix, context.environment, context.settings)
     environment = court.environment({name: item.version for name, item in packages.items()}, {})
     environment = environment._replace(packages=packages)
-    known = {item.title for item in to_fix(context, frozenset(waivers.in_force(accepted)))}
-    after = to_fix(Context(environment, context.matrix, context.settings), frozenset(waivers.in_force(accepted)))
+    waived = frozenset(waivers.in_force(accepted))
+    known = {item.title for item in to_fix(context, waived)}
+    after = to_fix(Context(environment, context.matrix, context.settings), waived)
     fresh = [item.title for item in after if item.title not in known or item.title in plan.answered]
     if fresh:
         raise EnvcheckError(f"the fetched versions are not clean either: {'; '.join(fresh)}", hints=("nothing was changed",))

@@ -162,8 +162,9 @@ def yours(args: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, An
     trainer = read_json_object(args.training_args, "file of TrainingArguments") if args.training_args else args.trainer
     told = dict(parse_assignment(text) for text in args.told)
     told.pop("world_size", None)  # of the training; the probe has ranks of its own
-    if told and deepspeed is None and isinstance((trainer or {}).get("deepspeed"), dict):
-        deepspeed = trainer["deepspeed"] if trainer else None
+    inside = (trainer or {}).get("deepspeed")
+    if told and deepspeed is None and isinstance(inside, dict):
+        deepspeed = inside
     table = default_table() if told else None
     for key, value in told.items():
         if "." in key or (table is not None and table.get(key) is not None and key not in ("bf16", "fp16")):
