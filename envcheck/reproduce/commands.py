@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from envcheck.reproduce.script import SITE, Word, one_line
+from envcheck.reproduce.installed_files import touches_site_packages
+from envcheck.reproduce.options import CONDA_VALUED, DOWNLOAD_VALUED, VALUED, Options, split_options
 from envcheck.reproduce.steps import (
     Clone,
     Download,
@@ -18,9 +19,9 @@ from envcheck.reproduce.steps import (
     Remove,
     Step,
     System,
-    TouchSitePackages,
 )
 from envcheck.reproduce.wanted import Kind, Wanted, read, read_conda
+from envcheck.reproduce.words import Word, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,91 +44,24 @@ HARMLESS = frozenset({
 #: Of those, the ones that run what they are given.
 CARRIERS = frozenset({"xargs", "find", "timeout", "trap", "."}) | {"source"}
 
-WRITERS = {
-    "cp": "copies",
-    "rsync": "copies",
-    "mv": "moves",
-    "install": "copies",
-    "ln": "links",
-    "tar": "unpacks",
-    "unzip": "unpacks",
-}
-EDITORS = {
-    "rm": "removes",
-    "sed": "edits",
-    "patch": "patches",
-    "tee": "writes",
-    "touch": "writes",
-    "chmod": "changes",
-    "truncate": "cuts",
-}
-
 PYTHON = re.compile(r"(?:python|pypy)(?:\d+(?:\.\d+)*)?$")
 PIP = re.compile(r"pip(?:\d+(?:\.\d+)*)?$")
 CONDA = ("conda", "mamba", "micromamba")
 INSTALLS = re.compile(r"(?:^|[\s;&|/])(?:pip[\d.]*|uv|(?:micro)?mamba|conda)(?:\s|$)")
 SYSTEM = ("apt-get", "apt", "yum", "dnf", "apk", "brew", "zypper", "pacman", "snap", "aptitude")
 
-#: Options of `pip install` and `uv pip install` that take a value (pip 26, uv 0.13; `--help` of both).
-VALUED = frozenset({
-    "-r", "--requirement", "--requirements", "-c", "--constraint", "--constraints", "-e", "--editable", "-i", "--index-url",
-    "--extra-index-url", "-f", "--find-links", "-t", "--target", "--prefix", "--root", "--python", "-p", "--platform",
-    "--python-platform", "--python-version", "--implementation", "--abi", "--upgrade-strategy", "--global-option",
-    "--build-option", "--install-option", "-C", "--config-settings", "--config-setting", "--no-binary", "--only-binary",
-    "--progress-bar", "--report", "--src", "--cache-dir", "--proxy", "--retries", "--timeout", "--exists-action",
-    "--trusted-host", "--allow-insecure-host", "--cert", "--client-cert", "--log", "--root-user-action", "--keyring-provider",
-    "--use-feature", "--use-deprecated", "--index", "--default-index", "--index-strategy", "--torch-backend", "--override",
-    "--overrides", "-b", "--build-constraint", "--build-constraints", "--link-mode", "--exclude-newer",
-    "--exclude-newer-package", "--resolution", "--prerelease", "--refresh-package", "--reinstall-package",
-    "--no-build-isolation-package", "--extra", "--group", "-P", "--upgrade-package", "--color", "--directory", "--project",
-    "--config-file", "--fork-strategy",
+#: Actions of pip that change nothing.
+PIP_ASKS = frozenset({
+    "list", "freeze", "show", "check", "config", "cache", "index", "debug", "inspect", "help", "tree", "hash", "",
+})  # fmt: skip
+
+#: Actions of conda that change no package.
+CONDA_ASKS = frozenset({
+    "activate", "deactivate", "info", "list", "config", "init", "clean", "search", "env list", "env", "shell",
+    "shell.bash", "shell.posix", "shell.zsh", "--version", "tos", "",
 })  # fmt: skip
 
 INDEXES = frozenset({"-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--index", "--default-index"})
-
-
-@dataclass(slots=True)
-class Options:
-    """The arguments of a command, split by what they are."""
-
-    plain: list[Word] = field(default_factory=list)
-    flags: set[str] = field(default_factory=set)
-    values: list[tuple[str, Word]] = field(default_factory=list)
-
-    def of(self, *names: str) -> tuple[Word, ...]:
-        """The values of the options called so."""
-        return tuple(word for name, word in self.values if name in names)
-
-
-def split_options(words: Iterable[Word], valued: frozenset[str]) -> Options:
-    """Split arguments; `valued` are the options that take a value, after a blank, an `=`, or (short ones) at once."""
-    found, rest = Options(), list(words)
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.text.partition("=")
-        if not word.text.startswith("-") or word.text == "-":
-            found.plain.append(word)
-        elif word.text in valued:
-            found.values.append((word.text, rest.pop(0) if rest else Word("")))
-        elif equals and name.startswith("--"):
-            found.values.append((name, replace(word, text=value)))
-        elif word.text[:2] in valued and not word.text.startswith("--"):
-            found.values.append((word.text[:2], replace(word, text=word.text[2:])))
-        elif word.text.startswith("--") or len(word.text) == 2:  # noqa: PLR2004 - one dash and one letter
-            found.flags.add(word.text)
-        else:
-            _short(word, rest, valued, found)
-    return found
-
-
-def _short(word: Word, rest: list[Word], valued: frozenset[str], found: Options) -> None:
-    """`-qUr FILE`: letters, of which the last may take a value."""
-    for index, letter in enumerate(word.text[1:], 1):
-        if f"-{letter}" in valued:
-            value = word.text[index + 1 :]
-            found.values.append((f"-{letter}", replace(word, text=value) if value else rest.pop(0) if rest else Word("")))
-            return
-        found.flags.add(f"-{letter}")
 
 
 @dataclass(slots=True)
@@ -187,21 +121,7 @@ class Reading:
             return self.install(command, tool, options, rest, action)
         if action in ("uninstall", "remove"):
             return Remove(command, tuple(word.text for word in rest))
-        if action in (
-            "list",
-            "freeze",
-            "show",
-            "check",
-            "config",
-            "cache",
-            "index",
-            "debug",
-            "inspect",
-            "help",
-            "tree",
-            "hash",
-            "",
-        ):
+        if action in PIP_ASKS:
             return Harmless(command)
         return NotUnderstood(command, f"`{tool} {action}` is not known")
 
@@ -312,25 +232,7 @@ class Reading:
             )
         if action in ("remove", "uninstall", "env remove"):
             return Remove(command, tuple(word.text for word in options.plain))
-        if action in (
-            "activate",
-            "deactivate",
-            "info",
-            "list",
-            "config",
-            "init",
-            "clean",
-            "search",
-            "env list",
-            "env",
-            "shell",
-            "shell.bash",
-            "shell.posix",
-            "shell.zsh",
-            "--version",
-            "tos",
-            "",
-        ):
+        if action in CONDA_ASKS:
             return Harmless(command)
         return NotUnderstood(command, f"`{command.name} {action}` is not known")
 
@@ -367,33 +269,7 @@ class Reading:
 
     def download(self, command: Command) -> Step:
         """`curl` and `wget`."""
-        valued = frozenset(
-            {
-                "-o",
-                "-O",
-                "--output",
-                "--output-document",
-                "-H",
-                "--header",
-                "-P",
-                "--directory-prefix",
-                "-d",
-                "-X",
-                "-m",
-                "-T",
-                "--retry",
-                "--max-time",
-                "--connect-timeout",
-                "-A",
-                "-u",
-                "-t",
-                "--tries",
-                "--output-dir",
-            }
-        )
-        if command.name == "curl":
-            valued -= {"-O"}
-        options = split_options(command.arguments, valued)
+        options = split_options(command.arguments, DOWNLOAD_VALUED - ({"-O"} if command.name == "curl" else set()))
         urls = [word.text for word in options.plain if "://" in word.text or not word.known] or [
             word.text for word in options.plain
         ]
@@ -413,9 +289,6 @@ class Reading:
         return Harmless(command)
 
 
-CONDA_VALUED = frozenset(
-    {"-n", "--name", "-p", "--prefix", "-c", "--channel", "-f", "--file", "--solver", "--platform", "--subdir"}
-)
 CHANGES = re.compile(r"subprocess|os\.system|pip|urlretrieve|urlopen|download|shutil|write|open\(")
 HOOKS = re.compile(
     r"(conda|mamba|micromamba)\S* (shell\S* hook|shell hook)|ssh-agent|dircolors|pyenv (virtualenv-)?init|direnv hook"
@@ -443,27 +316,6 @@ def _version_in(words: tuple[Word, ...]) -> str:
 def _version_of_name(name: str) -> str:
     found = re.search(r"(\d+\.\d+)$", name)
     return found[1] if found else ""
-
-
-def _in_site(text: str) -> bool:
-    return SITE in text or "site-packages" in text or "dist-packages" in text
-
-
-def touches_site_packages(command: Command) -> TouchSitePackages | None:
-    """A command that changes files inside site-packages."""
-    name = command.name
-    plain = [word.text for word in command.arguments if not word.text.startswith("-")]
-    if _in_site(command.writes):
-        return TouchSitePackages(command, "writes", command.writes)
-    if name in WRITERS and plain:
-        target = (
-            next((word.text for word in command.arguments if _in_site(word.text)), "") if name in ("tar", "unzip") else plain[-1]
-        )
-        return TouchSitePackages(command, WRITERS[name], target, tuple(plain[:-1])) if _in_site(target) else None
-    if name in EDITORS and (name != "sed" or any(re.match(r"-\w*i|--in-place", word.text) for word in command.arguments)):
-        inside = [word.text for word in command.arguments if _in_site(word.text)]
-        return TouchSitePackages(command, EDITORS[name], inside[0]) if inside else None
-    return None
 
 
 #: Commands that write where their last word says.

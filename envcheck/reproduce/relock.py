@@ -12,11 +12,11 @@ from packaging.specifiers import SpecifierSet
 
 from envcheck.facts.metadata import normalised
 from envcheck.matrix.versions import satisfies
+from envcheck.reproduce.expansion import SITE
 from envcheck.reproduce.faults import INSTALLERS
 from envcheck.reproduce.intent import TORCH_INDEX, place_of
 from envcheck.reproduce.plan import Patch
 from envcheck.reproduce.project import build_requires
-from envcheck.reproduce.script import SITE
 from envcheck.reproduce.steps import (
     Clone,
     Download,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from envcheck.errors import InputError
+from envcheck.reproduce.expansion import Expansion, Value, line_of, tree_of
+from envcheck.reproduce.words import SHELLS, Word, errexit, nested_script, one_line, stripped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tree_sitter import Node
 
 #: Larger texts are not read: the largest setup scripts of training projects have some hundred lines.
@@ -24,29 +21,8 @@ MOST_COMMANDS = 5_000
 #: Nor more parts of the script, written out, than this.
 MOST_VISITS = 60_000
 
-#: Stands for the folder that a `$(python -c ...)` asks the interpreter for.
-SITE = "<site-packages>"
-ASKS_FOR_SITE = re.compile(r"getsitepackages|get_python_lib|sysconfig|purelib|platlib|\.__path__|\.__file__|pip\S* show|usersite")
-
-#: Each byte as the parser gets it: itself, or a letter where it is no ASCII.
-HIDDEN = bytes(range(0x80)) + b"x" * 0x80
-
 #: Commands after a `||` that do not pass the failure over.
 ENDS = ("exit", "return", "die", "fail", "false", "kill", "break")
-
-SHELLS = ("sh", "bash", "dash", "ksh", "ash")
-
-#: Words before a command that change nothing about what it installs, a Dockerfile's RUN among them; sudo's options with a value
-#: are rare enough to leave.
-PREFIXES = ("sudo", "command", "exec", "nohup", "time", "builtin", "env", "nice", "stdbuf", "retry", "RUN")
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """One word of a command; where not all of it is known, `text` holds the source of the rest."""
-
-    text: str
-    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,37 +141,26 @@ def _refuse(text: str, where: str) -> None:
             raise InputError(f"this is a script for `{name}`, not for bash", where=f"{where}:1")
 
 
-#: A variable's value: a text, the items of an array, or None where it is not known.
-Value = str | tuple[str, ...] | None
-
-
 @dataclass(slots=True)
-class Walk:
-    """The walk over the syntax tree, with the variables as they stand."""
+class Walk(Expansion):
+    """The walk over the syntax tree."""
 
     commands: list[Command] = field(default_factory=list)
     unread: list[Unread] = field(default_factory=list)
     strict: bool = False
-    variables: dict[str, Value] = field(default_factory=dict)
     functions: dict[str, tuple[Node, bytes]] = field(default_factory=dict)
     called: set[str] = field(default_factory=set)
     active: list[str] = field(default_factory=list)
     branches: list[Branch] = field(default_factory=list)
     assigned: list[set[str]] = field(default_factory=list)
-    captured: bool = False
     subshells: list[int] = field(default_factory=list)
     visits: int = 0
-    source: bytes = b""
 
     def read(self, text: str) -> None:
         """Parse a text and follow it."""
         before, self.source = self.source, text.encode(errors="replace")
         self.visit(tree_of(self.source))
         self.source = before
-
-    def text(self, node: Node) -> str:
-        """The source of a node."""
-        return self.source[node.start_byte : node.end_byte].decode(errors="replace")
 
     def visit(self, node: Node) -> None:
         """Follow one node."""
@@ -422,14 +387,6 @@ class Walk:
         if words:
             self.run(node, words, environment)
 
-    def rejoined(self, word: Word, node: Node) -> Word:
-        """One word that the parser took for two: it cuts `$1==$2` before the last digit."""
-        if word.text.endswith("$") and self.text(node).isdigit():
-            value = self.variables.get(self.text(node))
-            known = isinstance(value, str)
-            return Word(word.text[:-1] + (str(value) if known else f"${self.text(node)}"), known and word.known)
-        return Word(word.text + self.joined([node]).text, known=False)
-
     def run(self, node: Node, words: list[Word], environment: list[tuple[str, str]]) -> None:
         """A command with its words known: a function's body, a nested script, or the command itself."""
         name = words[0].text
@@ -486,181 +443,3 @@ class Walk:
         self.active.pop()
         for index in range(start, len(self.commands)):
             self.commands[index] = replace(self.commands[index], line=line_of(node))
-
-    # Words
-
-    def words(self, node: Node) -> list[Word]:
-        """The words that one node of a command becomes; an unquoted variable may be several."""
-        if node.type in ("simple_expansion", "expansion"):
-            value = self.value(node)
-            if isinstance(value, tuple):
-                return [Word(item) for item in value]
-            return [Word(item) for item in value.split()] if value is not None else [Word(self.text(node), known=False)]
-        if node.type == "string" and len(node.named_children) == 1 and node.named_children[0].type == "expansion":
-            value = self.value(node.named_children[0])
-            if isinstance(value, tuple):
-                return [Word(item) for item in value]
-        return [self.joined([node])]
-
-    def joined(self, nodes: list[Node]) -> Word:
-        """The text of nodes that form one word."""
-        parts = [self.part(node) for node in nodes]
-        return Word("".join(part.text for part in parts), all(part.known for part in parts))
-
-    def part(self, node: Node) -> Word:
-        """The text of one node inside a word."""
-        kind = node.type
-        if kind in ("simple_expansion", "expansion"):
-            value = self.value(node)
-            if value is None:
-                return Word(self.text(node), known=False)
-            return Word(value if isinstance(value, str) else " ".join(value))
-        if kind == "command_substitution":
-            return self.substitution(node)
-        if kind == "process_substitution":
-            self.substitution(node)
-            return Word(self.text(node), known=False)
-        if kind == "raw_string":
-            return Word(self.text(node)[1:-1])
-        if kind in ("string", "concatenation", "command_name"):
-            return self.spelled(node)
-        if kind in ("arithmetic_expansion", "brace_expression"):
-            return Word(self.text(node), known=False)
-        text = self.text(node)
-        return Word(re.sub(r"\\(.)", r"\1", text.replace("\\\n", ""), flags=re.DOTALL) if kind == "word" else text)
-
-    def spelled(self, node: Node) -> Word:
-        """A string or concatenation: the texts between its children count too, since the parser gives blanks no node."""
-        source = self.source[node.start_byte : node.end_byte]
-        pieces: list[Word] = []
-        at = node.start_byte
-        for child in [*node.named_children, None]:
-            until = child.start_byte if child is not None else node.end_byte
-            gap = source[at - node.start_byte : until - node.start_byte].decode(errors="replace")
-            pieces.append(Word(gap.strip('"') if node.type == "string" else gap))
-            if child is not None:
-                pieces.append(Word(unescaped(self.text(child))) if child.type == "string_content" else self.part(child))
-                at = child.end_byte
-        return Word("".join(piece.text for piece in pieces), all(piece.known for piece in pieces))
-
-    def substitution(self, node: Node) -> Word:
-        """`$(...)`: its commands are followed; only the question for site-packages has a known answer."""
-        before, self.captured = self.captured, True
-        self.children(node)
-        self.captured = before
-        source = self.text(node)
-        return Word(SITE) if ASKS_FOR_SITE.search(source) else Word(one_line(source), known=False)
-
-    def value(self, node: Node) -> Value:
-        """What an expansion gives, or None where that is not known; `${NAME:-default}` gives the default."""
-        inner = node.named_children
-        if not inner:
-            return self.variables.get(self.text(node).strip("${}"))
-        first = inner[0]
-        if first.type == "subscript":
-            name = first.child_by_field_name("name")
-            index = first.child_by_field_name("index")
-            whole = index is not None and self.text(index) in ("@", "*")
-            return self.variables.get(self.text(name)) if name is not None and whole and len(inner) == 1 else None
-        found = self.variables.get(self.text(first))
-        operators = {child.type for child in node.children}
-        if len(inner) == 1 and operators <= {"${", "$", "}", first.type}:
-            return found
-        if operators & {":-", "-"}:
-            if found:
-                return found
-            rest = self.joined(inner[1:])
-            told = self.text(first).isdigit() and not rest.text  # `${1:-}`: what the caller gives matters, and is not known
-            return rest.text if rest.known and not told and self.text(first) not in self.variables else None
-        return None
-
-
-def tree_of(source: bytes) -> Node:
-    """The syntax tree of a script.
-
-    The grammar's scanner looks characters up in tables made for single bytes (`isdigit` behind a brace) and crashes on
-    large code points; what is not ASCII is therefore hidden from it. Texts are taken from the source by their offsets.
-    """
-    import tree_sitter_bash  # noqa: PLC0415 - only with `setup lint`
-    from tree_sitter import Language, Parser  # noqa: PLC0415 - likewise
-
-    hidden = source.translate(HIDDEN)
-    return Parser(Language(tree_sitter_bash.language())).parse(hidden).root_node
-
-
-def line_of(node: Node) -> int:
-    """The line a node begins on, from 1."""
-    return int(node.start_point[0]) + 1
-
-
-def one_line(text: str, width: int = 160) -> str:
-    """A text on one line, cut at `width`."""
-    flat = " ".join(text.replace("\\\n", " ").split())
-    return flat if len(flat) <= width else flat[: width - 3] + "..."
-
-
-def unescaped(text: str) -> str:
-    """The content of a double-quoted string: a backslash counts before dollar, backtick, quote, backslash and line end."""
-    return re.sub(r'\\([$`"\\])', r"\1", text.replace("\\\n", ""))
-
-
-def errexit(words: list[Word]) -> bool:
-    """Whether the arguments of `set` switch stopping at the first failure on."""
-    texts = [word.text for word in words]
-    short = any(re.fullmatch(r"-[a-zA-Z]*e[a-zA-Z]*", text) for text in texts)
-    return short or any(pair == ("-o", "errexit") for pair in pairwise(texts))
-
-
-def nested_script(words: list[Word]) -> str | None:
-    """The text of `bash -c TEXT` or `eval TEXT` where all of it is known."""
-    name = words[0].text.rpartition("/")[2]
-    rest = words[1:]
-    if name == "eval" and rest and all(word.known for word in rest):
-        return " ".join(word.text for word in rest)
-    if name in SHELLS:
-        for flag, text in pairwise(rest):
-            if re.fullmatch(r"-[a-z]*c", flag.text) and text.known:
-                return text.text
-    return None
-
-
-def stripped(words: list[Word]) -> list[Word]:
-    """The words without `sudo`, `env NAME=VALUE`, `conda run -n NAME` and the like in front."""
-    rest = list(words)
-    while rest:
-        name = rest[0].text.rpartition("/")[2]
-        if name == "command" and len(rest) > 1 and rest[1].text in ("-v", "-V"):
-            return rest
-        if name in PREFIXES and len(rest) > 1:
-            rest = list(_after_options(rest[1:], ("-u", "-g", "-n")))
-        elif name in ("conda", "mamba", "micromamba") and len(rest) > 1 and rest[1].text == "run":
-            rest = list(_after_options(rest[2:], ("-n", "--name", "-p", "--prefix", "--cwd")))
-        elif name == "uv" and len(rest) > 1 and rest[1].text == "run" and not _uv_flags(rest[2:]):
-            rest = rest[2:]
-        else:
-            return rest
-    return rest
-
-
-def _uv_flags(words: list[Word]) -> bool:
-    return not words or words[0].text.startswith("-")
-
-
-def _after_options(words: list[Word], valued: tuple[str, ...]) -> Iterator[Word]:
-    """The words after leading options and assignments."""
-    rest = list(words)
-    while rest and (rest[0].text.startswith("-") or re.match(r"[A-Za-z_]\w*=", rest[0].text)):
-        option = rest.pop(0).text
-        if option in valued and rest:
-            rest.pop(0)
-        if option == "--":
-            break
-    yield from rest
-
-
-def split_words(text: str) -> list[str]:
-    """A text as shell words; split at blanks where the quotes do not close."""
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return text.split()
