@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envcheck.errors import InputError
-from envcheck.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,12 +116,3 @@ def lock_text(lock: Lock, path: str) -> str:
     from envcheck.resolve import pinned, pylock  # noqa: PLC0415 - they import this module
 
     return pylock.render(lock) if path.endswith(".toml") else pinned.render(lock)
-
-
-def write_lock(lock: Lock, path: str) -> None:
-    """Write the lock, whole or not at all.
-
-    Raises:
-        UsageError: The file cannot be written, or the form cannot hold the lock.
-    """
-    write_whole(path, lock_text(lock, path), "lock")
