@@ -5,6 +5,7 @@ Refresh it after a DeepSpeed release with a clone of DeepSpeed that has its tags
     git clone https://github.com/deepspeedai/DeepSpeed
     pip download --no-deps --no-binary :all: deepspeed==0.19.8 -d sdists
     python tools/deepspeed_keys.py --git DeepSpeed --sdists sdists > matrices/tables/deepspeed_keys.toml
+    python tools/deepspeed_keys.py --names matrices/tables/deepspeed_keys.toml > envcheck/matrix/deepspeed_names.py
 
 Nothing of DeepSpeed is imported: config classes, getters and constants are read from their syntax trees.
 """
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import tomli
 from packaging.version import Version
 
 FIRST = Version("0.9.0")
@@ -738,12 +740,32 @@ def facts(name: str, spans: list[tuple[str, Key]], releases: list[str], refused:
         yield f"means = {json.dumps(means)}"
 
 
+NAMES = '''"""The top-level keys of the DeepSpeed key table, for code that must not read it (`deepspeed_keys.py --names`)."""
+
+from __future__ import annotations
+
+TOP_LEVEL = frozenset({{
+{lines}
+}})  # fmt: skip
+'''
+
+
+def names(text: str) -> str:
+    """The module that holds the top-level keys of the table."""
+    keys = sorted(key for key in tomli.loads(text)["key"] if "." not in key)
+    return NAMES.format(lines="\n".join(f'    "{key}",' for key in keys))
+
+
 def main() -> None:
-    """Read the releases named on the command line and print the table."""
+    """Read the releases named on the command line and print the table, or print the names of a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--git", type=Path, help="a clone of DeepSpeed with its tags")
     parser.add_argument("--sdists", type=Path, help="a folder of deepspeed-*.tar.gz")
+    parser.add_argument("--names", type=Path, help="the table, to print the module of its top-level keys")
     args = parser.parse_args()
+    if args.names:
+        sys.stdout.write(names(args.names.read_text(encoding="utf-8")))
+        return
     readers = dict(git_readers(args.git)) if args.git else {}
     if args.sdists:
         readers.update(sdist_readers(args.sdists))

@@ -13,6 +13,7 @@ from envcheck.cli.console import add_report_options, emit
 from envcheck.cli.inputs import parse_assignment, read_json_object
 from envcheck.errors import ExitCode, UsageError
 from envcheck.matrix.database import load
+from envcheck.matrix.settings import is_deepspeed_key
 
 if TYPE_CHECKING:
     import argparse
@@ -156,8 +157,6 @@ def yours(args: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, An
         UsageError: `--set` gives no KEY=VALUE, or a key below something that is no section.
         InputError: A file is not usable.
     """
-    from envcheck.dsconfig.lint import default_table  # noqa: PLC0415 - not for --help
-
     deepspeed = read_json_object(args.ds_config, "DeepSpeed config") if args.ds_config else None
     trainer = read_json_object(args.training_args, "file of TrainingArguments") if args.training_args else args.trainer
     told = dict(parse_assignment(text) for text in args.told)
@@ -165,9 +164,8 @@ def yours(args: argparse.Namespace) -> tuple[dict[str, Any] | None, dict[str, An
     inside = (trainer or {}).get("deepspeed")
     if told and deepspeed is None and isinstance(inside, dict):
         deepspeed = inside
-    table = default_table() if told else None
     for key, value in told.items():
-        if "." in key or (table is not None and table.get(key) is not None and key not in ("bf16", "fp16")):
+        if is_deepspeed_key(key):
             deepspeed = with_key(deepspeed or {}, key.split("."), value)
         else:
             trainer = {**(trainer or {}), key: value}

@@ -249,6 +249,31 @@ def batch(subject: Subject) -> Iterator[Finding]:
         )
 
 
+#: Sections of which DeepSpeed takes `enabled` out without looking whether it is there (0.9.0 to 0.19.7; then it refuses them).
+SWITCHED = ("amp", "curriculum_learning", "progressive_layer_drop")
+
+
+def switches(subject: Subject) -> Iterator[Finding]:
+    """A section that must say whether it is enabled, and does not."""
+    for name in SWITCHED:
+        entry, key = subject.document.by_path.get(name), subject.table.get(name)
+        if entry is None or key is None or entry.value.entries is None or f"{name}.enabled" in subject.document.by_path:
+            continue
+        if subject.version is not None and key.removed and subject.version >= Version(key.removed):
+            continue  # the section itself is refused
+        yield Finding(
+            "ds-config-no-enabled",
+            Severity.ERROR,
+            f"`{name}` does not say `enabled`",
+            (f"{name}.enabled",),
+            {name: shown(entry)},
+            ("DeepSpeed stops: `KeyError: 'enabled'`",),
+            fixes=(Fix("config", f"{name}.enabled=false"), Fix("do", f"remove `{name}`")),
+            evidence=(READER,),
+            place=subject.at(entry.place),
+        )
+
+
 def stage3_only(subject: Subject) -> Iterator[Finding]:
     """Keys that only ZeRO-3 reads, under another stage."""
     stage = subject.document.by_path.get("zero_optimization.stage")

@@ -8,7 +8,7 @@ from packaging.version import Version
 
 from envcheck.dsconfig.keys import current
 from envcheck.dsconfig.subject import LOADER, MODEL, READER, ZERO, Subject, shown
-from envcheck.dsconfig.values import value_problems
+from envcheck.dsconfig.values import AUTO, value_problems
 from envcheck.findings import Finding, Fix, Severity
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ def key(subject: Subject, entry: Entry) -> Iterator[Finding]:
         if section and subject.table.is_open(section):
             yield from value(subject, entry)
         elif not section or section_known(subject, section):
-            yield unknown(subject, entry, section)
+            yield from unread(subject, entry, unknown(subject, entry, section))
         return
     if (finding := not_read(subject, entry, known)) is not None:
-        yield finding
+        yield from unread(subject, entry, finding)
         return
     if subject.version is None and known.refused:
         yield Finding(
@@ -77,6 +77,13 @@ def key(subject: Subject, entry: Entry) -> Iterator[Finding]:
     if known.alias and known.alias in subject.document.by_path:
         yield both_names(subject, entry, subject.document.by_path[known.alias])
     yield from value(subject, entry)
+
+
+def unread(subject: Subject, entry: Entry, finding: Finding) -> Iterator[Finding]:
+    """A key that this DeepSpeed does not read; where that does no harm, an `auto` still stops the Trainer."""
+    yield finding
+    if subject.trainer and finding.severity is not Severity.ERROR and entry.value.plain == AUTO:
+        yield from value(subject, entry)
 
 
 def not_read(subject: Subject, entry: Entry, known: Key) -> Finding | None:

@@ -43,6 +43,7 @@ def findings(subject: Subject) -> Iterator[Finding]:
         yield from entries.key(subject, entry)
     yield from blocks.optimizer(subject)
     yield from blocks.scheduler(subject)
+    yield from blocks.switches(subject)
     yield from blocks.batch(subject)
     yield from blocks.stage3_only(subject)
 

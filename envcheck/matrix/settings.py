@@ -5,19 +5,13 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from envcheck.matrix.deepspeed_names import TOP_LEVEL
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: DeepSpeed keys that have no dot; every other undotted key is a TrainingArguments name.
-DEEPSPEED_TOP_LEVEL = frozenset({
-    "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping",
-    "prescale_gradients", "gradient_predivide_factor", "sparse_gradients", "communication_data_type",
-    "steps_per_print", "wall_clock_breakdown", "dump_state", "zero_allow_untested_optimizer",
-    "zero_force_ds_cpu_optimizer", "memory_breakdown", "dataloader_drop_last", "disable_allgather", "amp",
-    "optimizer", "scheduler", "zero_optimization", "fp16", "bf16", "bfloat16", "data_types",
-    "seq_parallel_communication_data_type",
-    "graph_harvesting", "use_data_before_expert_parallel_", "load_universal_checkpoint", "checkpoint",
-})  # fmt: skip
+#: DeepSpeed's keys that, written without a dot, are the Trainer's arguments of that name.
+TRAINER_WORDS = frozenset({"bf16", "fp16", "log_level"})
 
 #: Where the Trainer keeps what a DeepSpeed key given as `auto` becomes.
 TRAINER_NAMES = {
@@ -90,6 +84,8 @@ class Settings(NamedTuple):
     def get(self, key: str) -> Any:  # noqa: ANN401 - settings are JSON values
         """The value of `key`, `UNSET`, or `UNSAID`; `auto` is looked up on the Trainer's side and is else `UNSAID`."""
         value = self.values.get(key, UNSAID)
+        if key in TRAINER_WORDS and isinstance(value, dict):  # DeepSpeed's section of the same name
+            value = self.values.get(f"{TRAINER}{key}", UNSAID)
         if value == AUTO:
             return self._from_trainer(key)
         if value is not UNSAID:
@@ -108,8 +104,8 @@ class Settings(NamedTuple):
 
 
 def is_deepspeed_key(key: str) -> bool:
-    """True for a dotted key or a DeepSpeed top-level key."""
-    return "." in key or key in DEEPSPEED_TOP_LEVEL
+    """True for a dotted key or a top-level key of DeepSpeed's; every other name is an argument of the Trainer."""
+    return "." in key or (key in TOP_LEVEL and key not in TRAINER_WORDS)
 
 
 def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:

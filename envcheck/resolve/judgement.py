@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from packaging.specifiers import SpecifierSet
+
 from envcheck.checks.context import Context
 from envcheck.checks.registry import CHECKS
 from envcheck.checks.torch_build import release, row_for, torch_build
@@ -143,21 +145,26 @@ class Court:
         terms = tuple(term for term in nogood.terms if term.name not in self.elsewhere)
         return replace(nogood, terms=terms) if terms else None
 
-    def of_torch(self, build: str = "") -> Iterator[Nogood]:
-        """What driver, GPUs and Python say of the listed torch releases (`build`: of the builds with this tag)."""
+    def of_torch(self, build: str = "", asked: SpecifierSet | None = None) -> Iterator[Nogood]:
+        """What driver, GPUs and Python say of the listed torch releases (`build`: of the builds with this tag).
+
+        Each range argues from its newest release that `asked` admits, or else from its newest one.
+        """
         local = f"+{build}" if build else ""
         source = SOURCES["pytorch-index" if build else PYPI]
-        bad: dict[str, tuple[Finding, list[str]]] = {}
+        bad: dict[str, dict[str, Finding]] = {}
         for version in listed(self.matrix, "torch"):
             packages = {"torch": Distribution("torch", version + local)}
             environment = self._with_torch(self.before._replace(packages=packages, complete=False), source)
             context = Context(environment, self.matrix, self.settings)
             for name in BY_MACHINE:
                 for finding in self._errors(CHECKS[name], context):
-                    bad.setdefault(finding.id, (finding, []))[1].append(version)
-        for finding, versions in bad.values():
-            for run in runs(listed(self.matrix, "torch"), versions):
-                yield _nogood(finding, (Term("torch", run),))
+                    bad.setdefault(finding.id, {}).setdefault(version, finding)
+        for found in bad.values():
+            for run in runs(listed(self.matrix, "torch"), list(found)):
+                inside = [version for version in found if version in SpecifierSet(run)]
+                wanted = [version for version in inside if asked is not None and version in asked]
+                yield _nogood(found[(wanted or inside)[-1]], (Term("torch", run),))
 
 
 def convene(

@@ -119,7 +119,7 @@ def open_case(request: Request, matrix: Matrix, progress: Callable[[str], None],
     waived = frozenset(request.waived)
     court = convene(matrix, request.machine, request.settings, waived, others=request.others)
     build = request.torch_backend if request.torch_backend.startswith("cu") else ""
-    tables = tuple(court.of_torch(build)) if request.torch_backend in ("", build) else ()
+    tables = tuple(court.of_torch(build, wanted.get("torch"))) if request.torch_backend in ("", build) else ()
     court = replace(court, nogoods=court.nogoods + tables)
     combination = best(matrix.folder, wanted, request.settings, court.nogoods)
     measured = combination.versions if combination else {}

@@ -89,6 +89,15 @@ def test_a_told_setting_wins(files: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found(check(files, capsys, *more)[1], "deepspeed-zero2-last-micro-batch") == {}
 
 
+def test_a_told_key_of_deepspeeds_is_deepspeeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "here.json").write_text('{"packages": {"deepspeed": "0.19.8"}}', encoding="utf-8")
+    told = ("--set", "zero_optimization.stage=3", "--set", "torch_autocast.enabled=true")
+    for value in ("sum", "mean"):
+        code, report = check(tmp_path, capsys, *told, "--set", f"gradient_allreduce_op={value}", config=False)
+        assert bool(found(report, "ds-config-allreduce-sum-stage3")) is (value == "sum")
+        assert code == (1 if value == "sum" else 0)
+
+
 @pytest.mark.parametrize(
     ("given", "packages", "rule"),
     [

@@ -29,14 +29,11 @@ BASE: dict[str, Any] = {
 }
 #: What DeepSpeed takes as it reads the file and stumbles over later, or takes for something else: errors all the same.
 LATER = ("ds-config-boolean-as-text", "ds-config-number-as-text", "ds-config-fraction-for-integer", "ds-config-unknown-type")
-#: Refused for what stands beside them: the rules' business. GDS needs CUDA. Three legacy blocks need `enabled`.
+#: Refused for what stands beside them: the rules' business. GDS needs CUDA.
 BESIDE = (
     "zero_optimization.offload_optimizer.ratio",
     "bf16.bf16_optimizer_states",
     "aio.use_gds",
-    "amp",
-    "curriculum_learning",
-    "progressive_layer_drop",
 )
 #: A number is taken for `fp16`'s booleans and words for gradients' dtypes until they are used.
 USED_LATER = ("data_types.grad_accum_dtype", "data_types.param_dtype", "data_types.buffer_dtype")

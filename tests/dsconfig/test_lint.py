@@ -159,6 +159,11 @@ def errors_of(text: str, version: str, *, trainer: bool | None = None) -> list[s
         ('{"compile": {"deepcompile": true}}', "0.15.4", []),
         ('{"compile": {"deepcompile": true}}', "0.18.6", []),
         ('{"compile": {"deepkompile": true}}', "0.18.6", ["ds-config-unknown-key"]),
+        ('{"amp": {}}', "0.15.4", ["ds-config-no-enabled"]),
+        ('{"amp": {"opt_level": "O1"}}', "0.19.0", ["ds-config-no-enabled"]),
+        ('{"amp": {"enabled": false}}', "0.19.0", []),
+        ('{"curriculum_learning": {}, "progressive_layer_drop": {}}', "0.15.4", ["ds-config-no-enabled"] * 2),
+        ('{"progressive_layer_drop": {}}', "0.19.8", ["ds-config-key-removed"]),
     ],
 )
 def test_values_are_judged_as_deepspeed_judges_them(text: str, version: str, expected: list[str]) -> None:
@@ -173,6 +178,20 @@ def test_an_auto_of_deepspeeds_own_does_not_pass_the_trainer(key: str) -> None:
     assert errors_of(text, "0.19.8", trainer=True) == ["ds-config-auto-not-filled"]
     assert errors_of(text, "0.19.8", trainer=False) == []
     assert errors_of(text, "0.19.8") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ('{"gradient_allreduce_op": "auto"}', "0.18.0"),  # too new
+        ('{"torch_autocast": {"enabled": "auto"}}', "0.16.9"),
+        ('{"nothing_of_the_kind": "auto"}', "0.18.0"),
+    ],
+)
+def test_an_auto_that_deepspeed_would_ignore_stops_the_trainer(text: str, version: str) -> None:
+    text = f'{{"train_batch_size": 8, {text[1:]}'
+    assert errors_of(text, version, trainer=True) == ["ds-config-auto-not-filled"]
+    assert errors_of(text, version, trainer=False) == errors_of(text, version) == []
 
 
 def test_a_default_that_deepspeed_works_out_is_said_so() -> None:

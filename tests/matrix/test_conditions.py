@@ -4,8 +4,10 @@ import pytest
 
 from envcheck.facts.model import Absent, Distribution, Environment, Gpu, Known
 from envcheck.matrix.conditions import comparison_holds, fact_holds, package_holds, setting_holds
+from envcheck.matrix.database import load
+from envcheck.matrix.deepspeed_names import TOP_LEVEL
 from envcheck.matrix.rule import Comparison, SettingCondition
-from envcheck.matrix.settings import UNSET, Settings, combine
+from envcheck.matrix.settings import TRAINER_WORDS, UNSAID, UNSET, Settings, combine, is_deepspeed_key
 
 
 def environment(**packages: str) -> Environment:
@@ -184,3 +186,27 @@ def test_comparisons(text: str, holds: bool | None) -> None:
     )
     left, operator, right = text.split()
     assert comparison_holds(facts, Comparison(left, operator, right)) is holds
+
+
+def test_the_keys_of_deepspeed_are_those_of_the_key_table() -> None:
+    table = load().table("deepspeed_keys")["key"]
+    assert {key for key in table if "." not in key} == TOP_LEVEL
+    assert {key for key in table if not is_deepspeed_key(key)} == TRAINER_WORDS
+
+
+def test_a_file_without_a_key_of_deepspeeds_says_that_it_is_not_set() -> None:
+    file, arguments = combine({"zero_optimization": {}}, None, {}, frozenset()), combine(None, {}, {}, frozenset())
+    for key in ("gradient_allreduce_op", "torch_autocast", "torch_autocast.enabled"):
+        assert file.get(key) is UNSET
+        assert arguments.get(key) is UNSAID
+        assert combine(None, {}, {key: "told"}, frozenset()).get(key) == "told"
+    for key in ("bf16", "learning_rate"):
+        assert file.get(key) is UNSAID
+        assert arguments.get(key) is UNSET
+
+
+def test_a_section_of_deepspeeds_does_not_hide_the_argument_of_its_name() -> None:
+    both = combine({"fp16": {"enabled": "auto"}}, {"fp16": True}, {}, frozenset())
+    assert both.get("fp16") is True
+    assert both.get("fp16.enabled") is True
+    assert combine({"fp16": {"enabled": True}}, None, {}, frozenset()).get("fp16") is UNSAID

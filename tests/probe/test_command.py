@@ -190,5 +190,7 @@ def test_single_settings_win_over_both_files(tmp_path: Path) -> None:
     assert one.config["zero_optimization"]["overlap_comm"] is True
     (alone,) = chosen("--set", "zero_optimization.stage=1", "--set", "bf16.enabled=true")
     assert (alone.stage, alone.dtype, alone.accumulation) == (1, "bf16", 3)
+    (more,) = chosen("--set", "gradient_allreduce_op=sum", "--set", "torch_autocast.enabled=true", *files[:2])
+    assert (more.config["gradient_allreduce_op"], more.config["torch_autocast"]) == ("sum", {"enabled": True})
     with pytest.raises(UsageError, match="no section"):
         chosen(*files, "--set", "zero_optimization.stage.deep=1")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from packaging.specifiers import SpecifierSet
 
 from envcheck.checks.context import Context
 from envcheck.checks.registry import CHECKS, run_all
@@ -46,6 +47,14 @@ def court(driver: str = "", capability: str = "", python: str = "3.11", waived: 
 def test_driver_and_gpu_exclude_ranges_of_torch(driver: str, capability: str, build: str, expected: set[tuple[str, str]]) -> None:
     found = list(court(driver, capability).of_torch(build))
     assert {(item.id, item.terms[0].spec.partition(",")[0]) for item in found} == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "spoken"), [("==2.5.1", "torch 2.5.1 "), ("<2.6", "torch 2.5.1 "), ("", "torch 2.7.1 "), (">=2.9", "torch 2.7.1 ")]
+)
+def test_a_range_of_torch_argues_from_what_was_asked_for(asked: str, spoken: str) -> None:
+    (found,) = court("580.65", "12.0").of_torch("", SpecifierSet(asked))
+    assert found.because[0].startswith(spoken)
 
 
 def test_ranges_of_torch_hold_what_the_checks_call_an_error_and_nothing_else() -> None:
