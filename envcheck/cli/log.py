@@ -103,10 +103,11 @@ def look(args: argparse.Namespace) -> tuple[Report, History]:
     likely = {one.id: diagnose.causes(one, where, rules) for one in found}
     findings = [_finding(one, likely[one.id], seen, where, args.log, more) for one in found]
     findings += diagnose.mismatches(dates, environment, settings)
+    skips = tuple(_skips(history, findings))
     findings += [] if history.checked else _hidden(where)
     report = Report(
         findings=sort_findings(findings),
-        skipped=tuple(_skips(history)),
+        skipped=skips,
         stack=tuple(_rows(args, history)),
         notes=tuple(_notes(history, findings, diagnose.dated_notes(dates, history))),
         extra={"log": history.summary(), "signatures": [diagnose.plain(one, likely[one.id]) for one in found]},
@@ -206,11 +207,14 @@ def _hidden(where: Where) -> list[Finding]:
     return [one._replace(because=(*one.because, words)) for one in found]
 
 
-def _skips(history: History) -> Iterator[Skip]:
+def _skips(history: History, findings: Sequence[Finding]) -> Iterator[Skip]:
     lines = history.side.lines
-    if not lines:
-        yield Skip("log", "no line with a training loss was found", asked=True)
-    elif lines < FEWEST:
+    if not lines and not findings:
+        scale = (
+            f"; {history.overflows} overflows lowered the loss scale to {history.scale:g}" if history.scale is not None else ""
+        )
+        yield Skip("log", f"no line with a training loss was found{scale}", asked=True)
+    elif 0 < lines < FEWEST:
         yield Skip("log", "one line with a training loss decides nothing; read the log again when there are more", asked=True)
 
 

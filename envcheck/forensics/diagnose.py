@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from envcheck.findings import Finding, Fix, Severity
+from envcheck.forensics.entries import Source
 from envcheck.matrix.conditions import package_holds, setting_holds
 from envcheck.matrix.match import match
 from envcheck.matrix.rule import ABSENT, ANY
@@ -224,5 +225,8 @@ def dated_notes(dates: Sequence[Dating], history: History) -> list[str]:
     elif side.first_lr_zero and side.lines > 1 and side.lr and side.lr[1] > 0 and not side.bad_norms:
         notes.append("a first learning rate of 0.0 that then rises: transformers 4.51 or later logs it before the step")
     if side.lines and not side.norm_seen and not side.quoted:
-        notes.append("no gradient norm: transformers before 4.38, or not a Trainer's log")
+        trainer = side is history.sides[Source.TRAINER]
+        notes.append(
+            "no gradient norm: transformers before 4.38" if trainer else "no gradient norm: only loss and learning rate tell"
+        )
     return notes

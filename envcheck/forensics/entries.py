@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from envcheck.forensics import own
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
@@ -33,7 +35,7 @@ USUAL = (
 #: Every alternative begins with a literal, so that the search skips what cannot begin one.
 ANY = (
     rb"\{[^{}]{2,4000}\}"
-    rb"|OVERFLOW!(?: Skipping step\. Gradients)?"
+    rb"|OVERFLOW!(?: Skipping step\. Gradients|[\w .]{0,60}: \d+, reducing to (?P<scale>\d+))?"
     rb"|Current loss scale already at minimum"
     rb"|tried to get lr value before"
     rb"|step=(?P<step>\d+), skipped=(?P<skipped>\d+), lr=\[(?P<lr>[^\],]*)"
@@ -41,8 +43,8 @@ ANY = (
     rb"|Gradient Accumulation steps = [\d,]+"
     rb'|max_steps": \d+'
     rb'|logging_steps": \d+'
-    rb"|oss(?P<between>\s{0,2}[:=]?\s{0,2})(?P<own>nan\b|-?inf\b|-?\d+(?:\.\d*)?(?:e[+-]?\d+)?)(?![\w/%])"
-)
+    rb"|"
+) + own.LOSS
 TOKEN = re.compile(ANY)
 WHOLE = re.compile(USUAL)
 
@@ -50,18 +52,15 @@ WHOLE = re.compile(USUAL)
 NOTEWORTHY = (
     b"OVERFLOW!", b"Current loss scale", b"tried to get lr", b"Total optimization", b"Gradient Accumulation", b'_steps": ',
 )  # fmt: skip
-OWN = re.compile(rb"oss\s{0,2}[:=]?\s{0,2}(?:nan|-?inf|-?\d)")
 REPORT = re.compile(rb"step=(\d+), skipped=(\d+), lr=\[")
 OBJECT = re.compile(rb"\{[^{}]{2,4000}\}")
 
-WORD = re.compile(rb"(?:^|[^A-Za-z0-9_/])[Ll]$")
 PAIR = re.compile(rb"""['"](\w+)['"]:\s*('[^']*'|"[^"]*"|[^,}\s]+)""")
 
 #: What launchers write before a line: torchrun `[default0]:` and `[rank0]:`, srun -l `0:`, mpirun `[1,0]<stdout>:`,
 #: ray `(worker pid=1)`, the DeepSpeed launcher over pdsh `node-1:`.
 PREFIX = re.compile(rb"\s*(\[(?:default|rank)\d+\]:|\d+:|\[\d+,\d+\](?:<\w+>)?:|\([\w ]+pid=[^)]*\)|[\w.-]+:)\s+$")
 PREFIXED = re.compile(rb"[:)]\s+\{'loss'")
-EVALUATION = re.compile(rb"(?:eval|val|valid|validation|test|best|aux\w*)[ _-]*$", re.IGNORECASE)
 
 #: What DeepSpeed says when it skips a step: under fp16 (where it then lowers the loss scale), and from 0.19.8 on under bf16.
 OVERFLOW, BF16_SKIPPED = "overflow", "bf16 skipped"
@@ -101,6 +100,8 @@ class Entry:
         prefix: What a launcher put before it, which tells ranks apart; or empty.
         lr_integer: The learning rate is written as the integer 0.
         quoted: The numbers are written as texts, as transformers 5 does.
+        rounded: The norm is written with so few digits that it may repeat by chance.
+        bar: The step that a progress bar shows before it.
     """
 
     source: Source
@@ -110,6 +111,8 @@ class Entry:
     prefix: str = ""
     lr_integer: bool = False
     quoted: bool = False
+    rounded: bool = False
+    bar: int | None = None
 
 
 @dataclass(slots=True)
@@ -148,6 +151,7 @@ def read(chunks: Iterable[bytes]) -> Iterator[Entry | Lines]:
     for chunk in chunks:
         buffer = rest + chunk
         limit = max(len(buffer) - LONGEST, 0)
+        limit = max(buffer.rfind(b"\n", 0, limit), buffer.rfind(b"\r", 0, limit)) + 1 or limit  # whole lines, where there are any
         if not limit:
             rest = buffer
             continue
@@ -173,7 +177,7 @@ def _scan(buffer: bytes, limit: int, line: int) -> Generator[Entry | Lines, None
 def _alike(text: bytes, line: int) -> Lines | None:
     """The piece as usual lines, where it holds nothing else that counts; None where it does."""
     found = WHOLE.findall(text)
-    if len(found) < FEWEST_ALIKE or any(word in text for word in NOTEWORTHY) or OWN.search(text):
+    if len(found) < FEWEST_ALIKE or any(word in text for word in NOTEWORTHY) or own.HINT.search(text):
         return None
     if text.count(b"\n{'loss'") + text.startswith(b"{'loss'") < len(found) and PREFIXED.search(text):
         return None
@@ -219,7 +223,8 @@ def _entry(found: re.Match[bytes], buffer: bytes) -> Entry | None:
         name, _, value = token.replace(b'"', b"").replace(b":", b" =").partition(b" = ")
         return Entry(Source.FACT, {FACTS[name.strip().decode()]: number(value.replace(b",", b""))})
     if token.startswith(b"OVERFLOW"):
-        return Entry(Source.DEEPSPEED, message=BF16_SKIPPED if token.endswith(b"Gradients") else OVERFLOW)
+        scale = {"loss_scale": number(found["scale"])} if found["scale"] else {}
+        return Entry(Source.DEEPSPEED, scale, message=BF16_SKIPPED if token.endswith(b"Gradients") else OVERFLOW)
     return Entry(Source.DEEPSPEED, message=MESSAGES[token[:1]])
 
 
@@ -248,11 +253,13 @@ def _object(token: bytes, buffer: bytes, start: int) -> Entry | None:
 
 
 def _own(found: re.Match[bytes], buffer: bytes) -> Entry | None:
-    """`loss 2.31` in a line of somebody's own loop, unless it is of an evaluation."""
-    before = buffer[max(found.start() - 24, 0) : found.start()]
-    if not found["between"] or not WORD.search(before) or EVALUATION.search(before[:-1]):
+    """A line of somebody's own loop."""
+    line = own.line_of(buffer, found)
+    if line is None:
         return None
-    return Entry(Source.OWN, {"loss": number(found["own"])}, prefix=_prefix(buffer, found.start()))
+    told = {"loss": line.loss, "lr": line.rate, "grad_norm": line.norm}
+    numbers = {name: number(value) for name, value in told.items() if value}
+    return Entry(Source.OWN, numbers, prefix=_prefix(buffer, found.start()), rounded=line.rounded, bar=line.bar)
 
 
 def _prefix(buffer: bytes, start: int) -> str:

@@ -131,6 +131,7 @@ class Side:
     previous_loss: float | None = None
     stale: int = 0
     stale_now: bool = False
+    drawn: tuple[int | None, dict[str, float | None]] = (None, {})
 
     def take(self, record: Record) -> None:
         """Take in one line."""
@@ -191,6 +192,13 @@ class Side:
         self.recent.append(numbers)
         return again
 
+    def redrawn(self, entry: Entry) -> bool:
+        """Does a progress bar show again what it showed? It does at every redraw, and beside the next step until that is done."""
+        bar, numbers = self.drawn
+        self.drawn = entry.bar, entry.numbers
+        loss = entry.numbers.get("loss")
+        return numbers == entry.numbers if loss and math.isfinite(loss) else bar == entry.bar
+
 
 def _span(span: list[float], value: float) -> list[float]:
     if not span:
@@ -224,6 +232,7 @@ class History:
     Attributes:
         rank: The rank whose monitor wrote the file; None where no monitor did.
         checked: A monitor has compared the engine's gradients with those of the micro-batches.
+        scale: The loss scale that the latest overflow left.
     """
 
     def __init__(self, run: Run | None = None) -> None:
@@ -235,6 +244,7 @@ class History:
         self.overflows = 0
         self.last_overflow = 0
         self.overflow_ended = False
+        self.scale: float | None = None
         self.reports = Reports()
         self.messages: Counter[str] = Counter()
 
@@ -264,6 +274,7 @@ class History:
         self.messages[entry.message] += 1
         if entry.message in (OVERFLOW, BF16_SKIPPED):
             self.overflows += 1
+            self.scale = entry.numbers.get("loss_scale", self.scale)
             return
         for side in self.sides.values():
             side.detector.see(Record(step=side.lines, message=entry.message, line=entry.line))
@@ -298,6 +309,8 @@ class History:
         side = self.sides[entry.source]
         if entry.source is Source.TRAINER and side.copied(entry) and not entry.prefix:
             return
+        if entry.bar is not None and side.redrawn(entry):
+            return
         rank = side.ranks.setdefault(entry.prefix, len(side.ranks))
         step = side.steps[rank] = side.steps.get(rank, 0) + 1
         numbers = entry.numbers
@@ -310,9 +323,11 @@ class History:
             step=int(known) if known else step, rank=rank, logged_loss=numbers.get("logged_loss", numbers.get("loss")),
             lr=numbers.get("lr"), lr_integer=entry.lr_integer, grad_norm=numbers.get("grad_norm"),
             loss_scale=numbers.get("loss_scale"), skipped=int(skipped) if skipped is not None else None,
-            overflow=overflow, line=entry.line,
+            overflow=overflow, line=entry.line, rounded=entry.rounded,
         )  # fmt: skip
-        if rank:
+        if rank and entry.source is Source.OWN:  # what a loop prints may be the rank's own share
+            side.detector.see(replace(record, lr=None, grad_norm=None))
+        elif rank:
             side.detector.see(record)
         else:
             side.take(record)
@@ -336,6 +351,9 @@ class History:
     def extra(self) -> list[tuple[Sighting, str]]:
         """What only the log's text tells, with a sentence each: steps that were skipped."""
         count, stale, reports = self.messages[BF16_SKIPPED], self.side.stale, self.reports
+        if not self.side.lines and self.overflows >= FEW_FP16 and self.scale is not None and self.scale <= 1:
+            text = f"DeepSpeed skipped {_steps(self.overflows)} on overflow and lowered the loss scale to {self.scale:g}"
+            return [(Sighting(Kind.STEPS_SKIPPED.value, from_start=True, count=self.overflows), text)]
         if not self.overflows and reports.longest >= (FEW_FP16 if self.run.dtype == "fp16" else FEW):
             text = f"DeepSpeed counts {reports.skipped} skipped steps of {reports.step}"
             return [(Sighting(Kind.STEPS_SKIPPED.value, until_end=reports.row > 0, count=reports.skipped), text)]

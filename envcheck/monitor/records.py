@@ -92,6 +92,7 @@ class Record:
         lr: The highest learning rate of all parameter groups.
         lr_integer: The log printed the learning rate as the integer 0.
         grad_norm: Global gradient norm; a non-finite one stays what it was.
+        rounded: The log writes the norm with so few digits that it may repeat by chance.
         loss_scale: The loss scale in force.
         skipped: Optimizer steps skipped since the start.
         overflow: This step was skipped.
@@ -110,6 +111,7 @@ class Record:
     lr: float | None = None
     lr_integer: bool = False
     grad_norm: float | None = None
+    rounded: bool = False
     loss_scale: float | None = None
     skipped: int | None = None
     overflow: bool | None = None

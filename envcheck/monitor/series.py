@@ -95,7 +95,7 @@ class Losses:
         shown = record.logged_loss if record.loss is None else record.loss
         if shown is None:
             return
-        self.zero.see(record, hit=shown == 0 and not self._alive(record.grad_norm))
+        self.zero.see(record, hit=shown == 0 and not self._alive(record))
         self.bad.see(record, hit=not math.isfinite(shown))
         if record.loss is not None and record.logged_loss is not None:
             hidden = not math.isfinite(record.loss) and math.isfinite(record.logged_loss)
@@ -108,9 +108,11 @@ class Losses:
         self.bad.miss(records)
         self.norm = norm
 
-    def _alive(self, norm: float | None) -> bool:
+    def _alive(self, record: Record) -> bool:
         """Do gradients flow? A loss may be zero by design (policy gradients) or print as 0.0 because it is rounded."""
-        return norm is not None and math.isfinite(norm) and norm > 0 and norm != self.norm and not groups_of(norm)
+        norm = record.grad_norm
+        moves = norm is not None and math.isfinite(norm) and norm > 0
+        return moves and (record.rounded or (norm != self.norm and not groups_of(norm or 0.0)))
 
     def found(self, *, ended: bool) -> list[Observation]:
         """What is established by now; isolated zeros count only when the stream has ended."""
@@ -191,12 +193,12 @@ class Norms:
         if norm is None:
             return
         self.seen += 1
-        named = groups_of(norm)
+        named = None if record.rounded else groups_of(norm)
         self.bad.see(record, hit=not math.isfinite(norm))
         if self.seen > 1 or norm:  # DeepSpeed says 0.0 before it has completed a step
             self.zero.see(record, hit=norm == 0)
         self.sentinel.see(record, hit=named is not None and (self.sentinel.row == 0 or norm == self.previous))
-        self.same.see(record, hit=norm == self.previous and norm != 0 and math.isfinite(norm))
+        self.same.see(record, hit=norm == self.previous and norm != 0 and math.isfinite(norm) and not record.rounded)
         if named and self.sentinel.row > 1:
             self.groups = named
         self._see_jump(record, norm)
