@@ -130,9 +130,9 @@ def test_a_lint_takes_less_than_a_tenth_of_a_second() -> None:
     text = (Path(__file__).parent / "good" / "llava-zero3-offload.json").read_text(encoding="utf-8")
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         lint_document(text, "ds.json", "0.16.9", table=TABLE)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert min(times) < 0.1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from envcheck.probe.attribution import Kind
 from tests.probe.targets import target
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from envcheck.probe.compare import Result
     from envcheck.probe.outcome import Outcome
 
@@ -45,70 +47,107 @@ PLANTED = {
 
 
 def probe(version: str, scenarios: list[spec.Scenario], **environ: str) -> Outcome:
-    return session.probe(target(version), scenarios, world_size=2, device="cpu", timeout=600, environ={**os.environ, **environ})
+    return session.probe(target(version), scenarios, world_size=2, device="cpu", timeout=1800, environ={**os.environ, **environ})
 
 
-def verdicts(found: Outcome) -> dict[str, str]:
-    return {one.scenario.id: one.text for one in found.results}
-
-
-def test_every_planted_fault_is_caught_and_told_apart() -> None:
-    one = spec.scenario("engine", "mlp", 2, "fp32", 3)
-    scenarios = [replace(one, label=fault) for fault in PLANTED]
+def planting(*faults: str) -> dict[str, str]:
+    """The variables that plant each of these faults in the scenario that is labelled with it."""
     path = os.pathsep.join(filter(None, [str(FAULTS), os.environ.get("PYTHONPATH")]))
-    found = probe("0.19.8", scenarios, PYTHONPATH=path, ENVCHECK_FAULTS=",".join(PLANTED))
-    assert {one.scenario.label: (one.kind, one.text) for one in found.results} == PLANTED
+    return {"PYTHONPATH": path, "ENVCHECK_FAULTS": ",".join(faults)}
 
 
-def test_a_rank_that_dies_or_hangs_for_real_is_named_and_the_rest_is_run() -> None:
-    one = spec.scenario("engine", "mlp", 2, "fp32", 3)
-    scenarios = [replace(one, label=label) for label in ("before", "hang", "between", "after")]
-    path = os.pathsep.join(filter(None, [str(FAULTS), os.environ.get("PYTHONPATH")]))
-    environ = {**os.environ, "PYTHONPATH": path, "ENVCHECK_FAULTS": "none,hang"}
-    found = session.probe(target("0.19.8"), scenarios, world_size=2, device="cpu", timeout=600, environ=environ, stall=10.0)
-    hung = found.results[1]
-    assert hung.kind is Kind.HUNG
-    assert "rank 1 in `step 1: optimizer step`" in hung.text
-    assert any("sitecustomize.py" in note and "in step" in note for note in hung.notes)
-    # the fresh processes begin their list of faults again: their second engine hangs too
-    assert [one.kind for one in found.results] == [Kind.EQUAL, Kind.HUNG, Kind.EQUAL, Kind.HUNG]
-    died = probe("0.19.8", [one], PYTHONPATH=path, ENVCHECK_FAULTS="die").results[0]
-    assert died.text == "crashed: rank 1 ended by SIGSEGV in `step 1: optimizer step`"
+def verdicts(results: Sequence[Result]) -> dict[str, str]:
+    return {one.scenario.id: one.text for one in results}
 
 
-def test_neither_a_compiler_nor_a_free_port_is_needed() -> None:
-    offloaded = spec.scenario("engine", "mlp-frozen", 2, "bf16", 3, "offload", offload_optimizer={"device": "cpu"})
-    with socket.socket() as taken:
-        with contextlib.suppress(OSError):  # somebody else has it: as good
-            taken.bind(("127.0.0.1", 29500))
-            taken.listen()
-        found = probe("0.19.8", [spec.scenario("engine", "mlp", 2, "fp32", 3), offloaded], PATH="/nowhere")
-    assert set(verdicts(found).values()) == {"equal"}
-    assert any("deepspeed_shm_comm is not built" in change for change in found.changes)
-
-
-def test_fifty_clean_seeds_in_every_dtype_give_no_alarm() -> None:
+def seeds() -> list[spec.Scenario]:
     models = ("mlp", "mlp-outputs", "mlp-tied", "mlp-frozen", "llama-tied")
-    scenarios = [
+    return [
         replace(spec.scenario("engine", models[seed % 5], (2, 1, 3, 0)[seed % 4], dtype, 1 + seed % 3), seed=seed)
         for seed in range(2, 52)
         for dtype in ("fp32", "bf16")  # DeepSpeed does no fp16 on the CPU
     ]
-    found = probe("0.19.8", scenarios)
-    assert len(found.results) == 100
-    wrong = {one.scenario.id: one.text for one in found.results if not one.good}
+
+
+def trainer_causes() -> list[spec.Scenario]:
+    """The Trainer on models and settings that each show loss 0.0, lr 0.0 or missing gradients for a reason of its own."""
+    one = spec.scenario("trainer", "llama-tied", 2, "bf16", 3)
+    checkpointing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
+    warm_up = {"lr_scheduler_type": "linear", "warmup_steps": 1, "max_grad_norm": 1.0}
+    return [
+        replace(one, model="models:nan_projector", label="nan", training_args=warm_up),
+        replace(one, model="models:all_frozen", label="frozen"),
+        replace(one, label="warm-up", training_args=warm_up),
+        replace(one, model="models:cut_by_checkpointing", label="cut", training_args=checkpointing),
+    ]
+
+
+@dataclass(frozen=True)
+class Healthy:
+    """What the probe found on 0.19.8, by what was run."""
+
+    planted: Sequence[Result]
+    quick: Sequence[Result]
+    seeds: Sequence[Result]
+    causes: dict[str, Result]
+    changes: Sequence[str]
+
+
+@pytest.fixture(scope="module")
+def healthy() -> Healthy:
+    """All of it in one set of processes (starting them costs as much as fifty scenarios), with no compiler and a port taken."""
+    one = spec.scenario("engine", "mlp", 2, "fp32", 3)
+    sets = [
+        [replace(one, label=fault) for fault in PLANTED], spec.quick(spec.STAGE_ORDER, ("engine", "trainer")), seeds(),
+        trainer_causes(),
+    ]  # fmt: skip
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # somebody else has it: as good
+            taken.bind(("127.0.0.1", 29500))
+            taken.listen()
+        found = probe("0.19.8", [item for part in sets for item in part], **planting(*PLANTED), PATH="/nowhere")
+    assert len(found.results) == sum(map(len, sets))
+    left = iter(found.results)
+    planted, quick, clean, causes = ([next(left) for _ in part] for part in sets)
+    return Healthy(planted, quick, clean, {one.scenario.label: one for one in causes}, found.changes)
+
+
+def test_every_planted_fault_is_caught_and_told_apart(healthy: Healthy) -> None:
+    assert {one.scenario.label: (one.kind, one.text) for one in healthy.planted} == PLANTED
+
+
+def test_a_rank_that_hangs_or_dies_for_real_is_named_and_the_rest_is_run() -> None:
+    one = spec.scenario("engine", "mlp", 2, "fp32", 3)
+    scenarios = [replace(one, label=label) for label in ("before", "hang", "between", "die")]
+    environ = {**os.environ, **planting("hang", "die")}
+    found = session.probe(target("0.19.8"), scenarios, world_size=2, device="cpu", timeout=600, environ=environ, stall=15.0)
+    assert [one.kind for one in found.results] == [Kind.EQUAL, Kind.HUNG, Kind.EQUAL, Kind.CRASHED]
+    _, hung, _, died = found.results
+    assert "rank 1 in `step 1: optimizer step`" in hung.text
+    assert any("sitecustomize.py" in note and "in step" in note for note in hung.notes)
+    assert died.text == "crashed: rank 1 ended by SIGSEGV in `step 1: optimizer step`"
+
+
+def test_neither_a_compiler_nor_a_free_port_is_needed(healthy: Healthy) -> None:
+    assert any(one.scenario.config["zero_optimization"].get("offload_optimizer") for one in healthy.quick)
+    assert {one.text for one in [healthy.planted[0], *healthy.quick]} == {"equal"}
+    assert any("deepspeed_shm_comm is not built" in change for change in healthy.changes)
+
+
+def test_fifty_clean_seeds_in_every_dtype_give_no_alarm(healthy: Healthy) -> None:
+    assert len(healthy.seeds) == 100
+    wrong = {one.scenario.id: one.text for one in healthy.seeds if not one.good}
     assert wrong == {}
 
 
-def test_the_quick_set_is_clean_on_0_19_8() -> None:
-    found = probe("0.19.8", spec.quick(spec.STAGE_ORDER, ("engine", "trainer")))
-    assert set(verdicts(found).values()) == {"equal"}
+def test_the_quick_set_is_clean_on_0_19_8(healthy: Healthy) -> None:
+    assert set(verdicts(healthy.quick).values()) == {"equal"}
 
 
 def test_0_17_6_counts_only_the_last_micro_batch() -> None:
     found = probe("0.17.6", spec.quick((2, 1, 3), ("engine", "trainer")))
     last = "only micro-batch 3 of 3 counted"
-    assert verdicts(found) == {
+    assert verdicts(found.results) == {
         "engine-zero2-fp32-accumulation3-mlp-small-buckets": last,
         "engine-zero2-bf16-accumulation3-mlp-outputs": last,
         "engine-zero2-fp32-accumulation1-mlp-tied-clipped": "equal",
@@ -127,7 +166,7 @@ def test_0_18_3_divides_once_too_often_for_the_trainer_and_once_more_for_the_log
     found = probe("0.18.3", spec.quick(spec.STAGE_ORDER, ("engine", "trainer")))
     twice = "scaled by 1/3: divided by the accumulation steps (3) twice"
     thrice = "scaled by 1/9: divided by the accumulation steps (3) three times"
-    assert verdicts(found) == {
+    assert verdicts(found.results) == {
         "engine-zero2-fp32-accumulation3-mlp-small-buckets": "equal",
         "engine-zero2-bf16-accumulation3-mlp-outputs": twice,
         "engine-zero2-fp32-accumulation1-mlp-tied-clipped": "equal",
@@ -154,27 +193,11 @@ def test_the_same_code_runs_on_a_gpu() -> None:
     for ranks in (1, 2):
         found = session.probe(python, spec.quick((2, 0), ("engine",)), world_size=ranks, device="cuda", timeout=600)
         assert found.device.startswith("cuda")
-        assert set(verdicts(found).values()) == {"equal"}
+        assert set(verdicts(found.results).values()) == {"equal"}
 
 
-@pytest.fixture(scope="module")
-def trainer_causes() -> dict[str, Result]:
-    """The Trainer on models and settings that each show loss 0.0, lr 0.0 or missing gradients for a reason of its own."""
-    one = spec.scenario("trainer", "llama-tied", 2, "bf16", 3)
-    checkpointing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
-    warm_up = {"lr_scheduler_type": "linear", "warmup_steps": 1, "max_grad_norm": 1.0}
-    scenarios = [
-        replace(one, model="models:nan_projector", label="nan", training_args=warm_up),
-        replace(one, model="models:all_frozen", label="frozen"),
-        replace(one, label="warm-up", training_args=warm_up),
-        replace(one, model="models:cut_by_checkpointing", label="cut", training_args=checkpointing),
-    ]
-    path = os.pathsep.join(filter(None, [str(FAULTS), os.environ.get("PYTHONPATH")]))
-    return {result.scenario.label: result for result in probe("0.19.8", scenarios, PYTHONPATH=path).results}
-
-
-def test_loss_zero_for_a_nan_that_the_log_filtered_and_lr_zero_for_skipped_steps(trainer_causes: dict[str, Result]) -> None:
-    found = trainer_causes["nan"]
+def test_loss_zero_for_a_nan_that_the_log_filtered_and_lr_zero_for_skipped_steps(healthy: Healthy) -> None:
+    found = healthy.causes["nan"]
     assert found.kind is Kind.NON_FINITE
     assert "in plain torch too" in found.text
     notes = "\n".join(found.notes)
@@ -183,17 +206,17 @@ def test_loss_zero_for_a_nan_that_the_log_filtered_and_lr_zero_for_skipped_steps
     assert "skipped the step on overflow" in notes
 
 
-def test_no_trainable_parameters_are_named(trainer_causes: dict[str, Result]) -> None:
-    assert (trainer_causes["frozen"].kind, trainer_causes["frozen"].text) == (Kind.NOT_STEPPED, "no trainable parameters")
+def test_no_trainable_parameters_are_named(healthy: Healthy) -> None:
+    assert (healthy.causes["frozen"].kind, healthy.causes["frozen"].text) == (Kind.NOT_STEPPED, "no trainable parameters")
 
 
-def test_lr_zero_before_warm_up_is_no_fault(trainer_causes: dict[str, Result]) -> None:
-    found = trainer_causes["warm-up"]
+def test_lr_zero_before_warm_up_is_no_fault(healthy: Healthy) -> None:
+    found = healthy.causes["warm-up"]
     assert found.kind is Kind.EQUAL
     assert any("warm-up has not started" in note for note in found.notes)
 
 
-def test_gradients_cut_by_checkpointing_are_named(trainer_causes: dict[str, Result]) -> None:
-    found = trainer_causes["cut"]
+def test_gradients_cut_by_checkpointing_are_named(healthy: Healthy) -> None:
+    found = healthy.causes["cut"]
     assert not found.good
     assert any("`model.layers.0.mlp.down_proj.weight`" in note and "enable_input_require_grads" in note for note in found.notes)

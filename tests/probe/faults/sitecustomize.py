@@ -1,12 +1,13 @@
-"""Put on PYTHONPATH, this makes a healthy DeepSpeed faulty: the k-th `initialize` gets the k-th fault of ENVCHECK_FAULTS.
+"""Put on PYTHONPATH, this makes a healthy DeepSpeed faulty: a scenario that is labelled with one of ENVCHECK_FAULTS gets it.
 
-It runs in the target interpreter; the probe's worker knows nothing of it.
+It runs in the target interpreter; the probe's worker knows nothing of it. Which scenario has begun stands in the rank's journal.
 """
 
 from __future__ import annotations
 
 import importlib.abc
 import importlib.util
+import json
 import os
 import signal
 import sys
@@ -43,16 +44,21 @@ class Patcher(importlib.abc.MetaPathFinder):
 
 def wrap(deepspeed: Any) -> None:
     original = deepspeed.initialize
-    calls = iter(FAULTS)
 
     def initialize(*args: Any, **kwargs: Any) -> Any:
-        fault = next(calls, "none")
-        model, optimizer = kwargs["model"], kwargs["optimizer"]
-        accumulation = kwargs["config"]["gradient_accumulation_steps"]
-        before(fault, model, optimizer, accumulation)
+        scenario = begun(sys.argv[3])
+        for fault in FAULTS:
+            if scenario.endswith("-mlp-" + fault):
+                before(fault, kwargs["model"], kwargs["optimizer"], kwargs["config"]["gradient_accumulation_steps"])
         return original(*args, **kwargs)
 
     deepspeed.initialize = initialize
+
+
+def begun(journal: str) -> str:
+    """The scenario that this rank is in."""
+    with open(journal, encoding="utf-8") as file:  # noqa: PTH123 - as the worker writes it
+        return str(json.loads(file.readlines()[-1])["scenario"])
 
 
 def before(fault: str, model: Any, optimizer: Any, accumulation: int) -> None:  # noqa: C901, PLR0912 - one branch a fault
