@@ -125,7 +125,8 @@ def told(history: History, environment: Environment, settings: Settings) -> tupl
     if not environment.packages and run.packages:
         environment = Facts({name: Distribution(name, version) for name, version in run.packages.items()})
     if not settings.values and run.settings:
-        settings = Known(dict(run.settings), deepspeed_complete="zero_optimization.stage" in run.settings)
+        whole = "zero_optimization.stage" in run.settings
+        settings = Known(dict(run.settings), deepspeed_complete=whole, uses=settings.uses | frozenset(run.uses))
     return environment, settings
 
 

@@ -103,11 +103,12 @@ class Detector:
 def _check_observation(kind: Kind, record: Record, wrong: list[GradientCheck]) -> Observation:
     worst = wrong[0]
     text = f"the engine's gradient is not that of the micro-batches: {worst.text} (norm {worst.ratio:.3g} of the right one)"
+    ranks = worst.text.startswith("rank") or "over the ranks" in worst.text  # not "divided by the ranks": a wrong factor
     if kind is Kind.GRADIENT_NON_FINITE:
         text = f"a gradient is not finite: {worst.text}"
     return Observation(
         kind, text, record.step, record.line, None, record.step, len(wrong), len(record.check), from_start=True,
-        values={"kind": worst.kind, "text": worst.text, "ratio": worst.ratio, "error": worst.error},
+        values={"kind": worst.kind, "text": worst.text, "ratio": worst.ratio, "error": worst.error, "ranks": ranks},
         parameters=tuple(one.parameter for one in wrong),
     )  # fmt: skip
 

@@ -101,7 +101,7 @@ def load(run: Run) -> tuple[Signatures, Where]:
     python = ".".join(str(part) for part in sys.version_info[:3])
     environment = Environment(packages, facts={"python": Known(python, "this process")})
     whole = "zero_optimization.stage" in run.settings
-    settings = Settings(dict(run.settings), deepspeed_complete=whole)
+    settings = Settings(dict(run.settings), deepspeed_complete=whole, uses=frozenset(run.uses))
     return signature.load(matrix.folder), Where(environment, settings, matrix)
 
 

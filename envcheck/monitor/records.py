@@ -20,6 +20,7 @@ class Run:
         ranks: World size.
         logging_steps: Optimizer steps between two lines of a log; 1 where every step is seen.
         scheduler: Who owns the learning rate: `deepspeed` (a scheduler block) or `client`.
+        uses: Usage words of the matrix that the run confirms.
     """
 
     packages: dict[str, str] = field(default_factory=dict)
@@ -30,6 +31,7 @@ class Run:
     ranks: int | None = None
     logging_steps: int | None = None
     scheduler: str = ""
+    uses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,6 +45,18 @@ CASES: dict[str, tuple[Run, tuple[Observation, ...], str, str]] = {
         zero2("0.17.6", 3), check("dropped", "only micro-batch 3 of 3 counted"),
         "run-gradient-wrong",
         "1. this DeepSpeed loses micro-batches of the accumulation (holds here: deepspeed-zero2-last-micro-batch",
+    ),
+    "not-averaged": (
+        replace(zero2("0.12.6", 2, **{"zero_optimization.stage": 1, "world_size": 2}), uses=("deepspeed-on-cpu",)),
+        check("dropped", "rank 1 missing, and scaled by 2: multiplied by the ranks (2)"),
+        "run-gradient-not-averaged",
+        "1. this DeepSpeed leaves gradients unreduced under these settings (holds here: deepspeed-cpu-zero1-not-averaged)",
+    ),
+    "not-averaged-once": (
+        zero2("0.13.1", 2, **{"zero_optimization.stage": 1, "world_size": 2, "data_types.grad_accum_dtype": "fp32"}),
+        check("not averaged", "micro-batch 2 of 2 not averaged over the ranks (rank 0's own)"),
+        "run-gradient-not-averaged",
+        "1. this DeepSpeed leaves gradients unreduced under these settings (holds here: deepspeed-zero1-bf16-fp32-accum-not-",
     ),
     "divided-twice": (
         zero2("0.18.3", 4), check("scaled", "scaled by 1/4: divided by the accumulation steps (4) twice"),

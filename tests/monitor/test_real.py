@@ -130,7 +130,8 @@ PAIRS = tomli.loads((Path(__file__).parent / "pairs.toml").read_text(encoding="u
 def test_pairs_of_real_releases(pair: dict[str, Any], tmp_path: Path) -> None:
     """The real Trainer on the real DeepSpeed: the engine is found and checked, a healthy run is silent, two faults are named."""
     faults = ("left-out", pair["fault"])
-    scenarios = [scenario("healthy", stage=2, accumulation=3, steps=4), *(scenario(name, **FAULTS[name][0]) for name in faults)]
+    scenarios = [scenario("healthy", stage=2, accumulation=3), scenario("zero1", stage=1, accumulation=2, dtype="bf16")]
+    scenarios += [scenario(name, **FAULTS[name][0]) for name in faults]
     for one in scenarios:
         one.update(steps=4, arguments=pair.get("arguments", {}))
     found = train("0.19.8", scenarios, tmp_path, tuple(pair["packages"]))
@@ -140,6 +141,9 @@ def test_pairs_of_real_releases(pair: dict[str, Any], tmp_path: Path) -> None:
     assert {one for one in pair["packages"] if one.split("==")[0] in ("deepspeed", "transformers", "accelerate")} <= ran
     checks = [one["kind"] for line in lines for one in line.get("check", ())]
     assert checks == ["equal"] * 6  # three parameters in each of two steps, against the engine's own gradients
+    words = [text for one in found["zero1"] for text in one["because"]]
+    assert [one["id"] for one in found["zero1"]] == (["run-gradient-not-averaged"] if "zero1" in pair else [])
+    assert pair.get("zero1", "") in " ".join(words)
     for name in faults:
         said = [text for one in found[name][:2] for text in one["because"]]
         assert any(FAULTS[name][1] in text for text in said), found[name]

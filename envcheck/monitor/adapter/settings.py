@@ -54,8 +54,9 @@ def run_of(engine: Any, ranks: int, more: dict[str, Any] | None = None, max_step
         return Run(versions(), settings, max_steps=max_steps, ranks=ranks, logging_steps=1)
     settings.update(engine_settings(engine))
     owner = "deepspeed" if settings.get("scheduler.type") else "client"
+    uses = ("deepspeed-on-cpu",) if getattr(getattr(engine, "device", None), "type", "") == "cpu" else ()
     return Run(
-        versions(), settings, dtype_of(engine), max_steps, settings["gradient_accumulation_steps"], ranks, 1, owner,
+        versions(), settings, dtype_of(engine), max_steps, settings["gradient_accumulation_steps"], ranks, 1, owner, uses,
     )  # fmt: skip
 
 
