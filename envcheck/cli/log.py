@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from envcheck.findings import Finding
     from envcheck.forensics.diagnose import Likely, Where
     from envcheck.forensics.history import History
+    from envcheck.forensics.tracebacks import Collector
     from envcheck.matrix.settings import Settings
     from envcheck.matrix.signature import Sighting, Signature
     from envcheck.monitor.observation import Observation
@@ -82,8 +83,9 @@ def look(args: argparse.Namespace) -> tuple[Report, History]:
     Raises:
         InputError: A file cannot be read.
     """
+    from envcheck.checks.context import Context  # noqa: PLC0415 - likewise
     from envcheck.facts.model import Environment  # noqa: PLC0415 - not for --help
-    from envcheck.forensics import diagnose  # noqa: PLC0415 - not for --help
+    from envcheck.forensics import diagnose, tracebacks  # noqa: PLC0415 - not for --help
     from envcheck.matrix import signature  # noqa: PLC0415 - not for --help
 
     training = read_training(args)
@@ -91,7 +93,8 @@ def look(args: argparse.Namespace) -> tuple[Report, History]:
     matrix = load(args.matrices)
     settings = settings_for(args, training, environment, matrix)
     signatures = signature.load(matrix.folder)
-    history = read_history(args.log, settings)
+    collector = tracebacks.Collector()
+    history = read_history(args.log, settings, collector)
     environment, settings = told(history, environment, settings)
     seen = history.observations()
     more = [*history.extra(), *_compared(args, history, settings)]
@@ -103,8 +106,11 @@ def look(args: argparse.Namespace) -> tuple[Report, History]:
     likely = {one.id: diagnose.causes(one, where, rules) for one in found}
     findings = [_finding(one, likely[one.id], seen, where, args.log, more) for one in found]
     findings += diagnose.mismatches(dates, environment, settings)
-    skips = tuple(_skips(history, findings))
+    went_on = history.side.lines >= FEWEST
+    met = tracebacks.findings(collector, signatures.messages, Context(environment, matrix, settings), args.log, went_on)
+    skips = tuple(_skips(history, [*findings, *met]))
     findings += [] if history.checked else _hidden(where)
+    findings += [one for one in met if one.id not in {other.id for other in findings}]
     report = Report(
         findings=sort_findings(findings),
         skipped=skips,
@@ -130,7 +136,7 @@ def told(history: History, environment: Environment, settings: Settings) -> tupl
     return environment, settings
 
 
-def read_history(name: str, settings: Settings) -> History:
+def read_history(name: str, settings: Settings, collector: Collector | None = None) -> History:
     """The run behind a log file; `-` is standard input.
 
     Raises:
@@ -142,15 +148,15 @@ def read_history(name: str, settings: Settings) -> History:
     run = Run(dtype=dtypes[0] if dtypes else "")
     try:
         if name == "-":
-            return _history(sys.stdin.buffer, run)
+            return _history(sys.stdin.buffer, run, collector)
         with _open(name) as stream:
-            return _history(stream, run)
+            return _history(stream, run, collector)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot read the log: {reason}", where=name) from error
 
 
-def _history(stream: BinaryIO, run: Run) -> History:
+def _history(stream: BinaryIO, run: Run, collector: Collector | None) -> History:
     from envcheck.forensics import entries, journal  # noqa: PLC0415 - not for --help
     from envcheck.forensics.history import History  # noqa: PLC0415 - likewise
 
@@ -160,7 +166,8 @@ def _history(stream: BinaryIO, run: Run) -> History:
     if first[:2] in UTF16 and b"\0" in first:
         raise ValueError("it is UTF-16 text; convert it to UTF-8")
     history = History(run)
-    history.see(entries.read(itertools.chain([first], iter(lambda: stream.read(CHUNK), b""))))
+    chunks = itertools.chain([first], iter(lambda: stream.read(CHUNK), b""))
+    history.see(entries.read(collector.watch(chunks) if collector else chunks))
     return history
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from envcheck.errors import InputError
 from envcheck.findings import Evidence, Severity
 from envcheck.matrix.conditions import package_holds, setting_holds
+from envcheck.matrix.message import Message, parse_message
 from envcheck.matrix.parse import (
     IDENTIFIER,
     Mistakes,
@@ -152,6 +153,7 @@ class Signatures:
 
     signatures: tuple[Signature, ...] = ()
     dates: tuple[Dating, ...] = ()
+    messages: tuple[Message, ...] = ()
 
     def matching(self, sightings: Sequence[Sighting]) -> Iterator[Signature]:
         """The signatures that hold; one whose kinds are all explained by those before it is left out."""
@@ -178,6 +180,7 @@ def load(folder: Path) -> Signatures:
     mistakes: list[str] = []
     signatures: list[Signature] = []
     dates: list[Dating] = []
+    messages: list[Message] = []
     for path in sorted((folder / "signatures").glob("*.toml")):
         try:
             document = loads(path.read_text(encoding="utf-8"))
@@ -187,21 +190,23 @@ def load(folder: Path) -> Signatures:
         found = parse(document, f"signatures/{path.name}", mistakes)
         signatures += found.signatures
         dates += found.dates
+        messages += found.messages
     if mistakes:
         raise InputError("the signatures have mistakes", where=str(folder), problems=tuple(mistakes))
-    return Signatures(tuple(signatures), tuple(dates))
+    return Signatures(tuple(signatures), tuple(dates), tuple(messages))
 
 
 def parse(document: Mapping[str, Any], file: str, mistakes: list[str]) -> Signatures:
     """The signatures of one parsed file; every mistake goes to `mistakes`."""
     top = Mistakes(file, mistakes)
-    _known(document, {"signature", "cause", "date"}, top)
+    _known(document, {"signature", "cause", "date", "message"}, top)
     causes = {name: _cause(name, entry, top.at(f"cause.{name}")) for name, entry in parse_table(document, "cause", top).items()}
     named: set[str] = set()
     signatures = list(parse_list(document, "signature", top, lambda entry, here: _signature(entry, causes, named, file, here)))
     for name in causes.keys() - named:
         top.at(f"cause.{name}").add("no signature names it")
-    return Signatures(tuple(signatures), tuple(parse_list(document, "date", top, _dating)))
+    messages = parse_list(document, "message", top, lambda entry, here: parse_message(entry, file, here))
+    return Signatures(tuple(signatures), tuple(parse_list(document, "date", top, _dating)), tuple(messages))
 
 
 def _known(entry: Mapping[str, Any], keys: set[str], here: Mistakes) -> None:
@@ -308,5 +313,9 @@ def audit(signatures: Signatures, rules: frozenset[str], kinds: frozenset[str]) 
         found += [f"{place}: `{kind}` is no kind of observation" for kind in sorted(unknown)]
         for cause in one.causes:
             found += [f"{place}: cause {cause.id}: no rule `{rule}`" for rule in cause.rules if rule not in rules]
+    for message in signatures.messages:
+        if message.id in seen or message.id in rules:
+            found.append(f"{message.file}: {message.id}: the id is taken")
+        seen.add(message.id)
     strange = {kind for one in signatures.dates for kind in one.seen.seen} - kinds
     return found + [f"date: `{kind}` is no kind of observation" for kind in sorted(strange)]

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from envcheck.checks.deep.real_imports import import_all, knows, read_answer
+from envcheck.checks.deep.real_imports import import_all, read_answer
 from envcheck.errors import ToolError
+from envcheck.matrix.message import knows
 from envcheck.process import Completed
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from envcheck.checks.rules import speaking
 from envcheck.errors import ToolError
 from envcheck.facts.metadata import normalised
 from envcheck.findings import Evidence, Finding, Fix, Severity, Skip
+from envcheck.matrix.message import knows
 from envcheck.matrix.rule import LOUD
 from envcheck.process import Completed, run
 
@@ -117,9 +117,3 @@ def _rules(context: Context, attempt: Attempt, root: str) -> Iterator[Rule]:
     for match in speaking(context, lambda item: item.sketch.effect in LOUD):
         if not isinstance(match, Skip) and root in match.rule.packages and knows(match.rule.error, text):
             yield match.rule
-
-
-def knows(fragment: str, text: str) -> bool:
-    """Whether a rule's fragment of a message is in the message; white space and quotes do not count."""
-    plain = re.sub(r"[\s'\"`]+", " ", fragment).strip()
-    return bool(plain) and plain in re.sub(r"[\s'\"`]+", " ", text)
