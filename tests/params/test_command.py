@@ -8,13 +8,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from envcheck.cli.main import main
+from envcheck.params import ask
+from envcheck.process import Completed
 from tests.params.files import sharded
 from tests.probe.targets import target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 
@@ -58,11 +63,46 @@ def test_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "absent" in capsys.readouterr().err
 
 
+class Warm:
+    """An interpreter that has imported torch and transformers and runs scripts in forks of itself, as `process.run` would."""
+
+    def __init__(self, python: str, folder: Path) -> None:
+        self.python, self.folder = python, folder
+        env = {**ask.environment(folder), "DS_ACCELERATOR": "cpu"}
+        argv = [python, str(HERE / "warm.py")]
+        self.process = subprocess.Popen(argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(self, argv: list[str], *, timeout: float, env: dict[str, str]) -> Completed:
+        assert argv[0] == self.python
+        output = self.folder / "output"
+        words = {"argv": argv[1:], "env": env, "cwd": str(Path.cwd()), "output": str(output), "timeout": int(timeout)}
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(words) + "\n")
+        self.process.stdin.flush()
+        code = os.waitstatus_to_exitcode(int(self.process.stdout.readline()))
+        return Completed(tuple(argv), code, "", output.read_text(encoding="utf-8", errors="replace"))
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    warm = Warm(target("0.16.9"), tmp_path_factory.mktemp("warm"))
+    yield warm
+    warm.process.communicate(timeout=60)
+
+
+@pytest.fixture
+def warm(interpreter: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting an interpreter with torch takes longer than looking at a model: most cases share one."""
+    monkeypatch.setattr("envcheck.params.ask.run", interpreter.run)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, interpreter: Warm) -> Path:
     folder = tmp_path_factory.mktemp("composed")
-    env = {**os.environ, "DS_ACCELERATOR": "cpu"}
-    subprocess.run([target("0.16.9"), str(HERE / "composed.py"), str(folder)], check=True, env=env, timeout=300)
+    argv = [interpreter.python, str(HERE / "composed.py"), str(folder)]
+    done = interpreter.run(argv, timeout=300, env={**os.environ, "DS_ACCELERATOR": "cpu"})
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -88,6 +128,7 @@ CASES = {
 @pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.parametrize("function", CASES)
+@pytest.mark.usefixtures("warm")
 def test_each_fault_of_a_composed_model(
     function: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -103,7 +144,7 @@ def test_each_fault_of_a_composed_model(
 def test_tied_weights_and_a_crash(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPOSED", str(home))
     monkeypatch.chdir(HERE)
-    python = target("0.16.9")
+    python = target("0.16.9")  # started for each, as a user's is
     code, found = call(capsys, "--model", str(home / "tied"), "--python", python)
     assert (code, found["findings"]) == (0, [])
     _, found = call(capsys, "--model", "composed:untied", "--checkpoint", str(home / "tied"), "--python", python)
@@ -115,6 +156,7 @@ def test_tied_weights_and_a_crash(home: Path, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.slow
 @pytest.mark.network
+@pytest.mark.usefixtures("warm")
 def test_a_tied_pair_stored_twice_and_a_dtype_that_config_json_does_not_name(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -133,6 +175,7 @@ def test_a_tied_pair_stored_twice_and_a_dtype_that_config_json_does_not_name(
 
 @pytest.mark.slow
 @pytest.mark.network
+@pytest.mark.usefixtures("warm")
 def test_a_new_head_of_a_library_class_is_initialised_whatever_the_way_of_loading(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

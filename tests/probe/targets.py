@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+#: Its environment is made whole; those of other releases hold DeepSpeed alone and see the rest there, compiled once.
+BASE = "0.19.8"
+
 #: What stands beside DeepSpeed in these environments.
 WITH = ("torch==2.13.0", "transformers==4.57.6", "accelerate==1.12.0", "numpy", "setuptools", "wheel")
 
@@ -26,8 +29,12 @@ def target(version: str) -> str:
         pytest.skip("ENVCHECK_PROBE_ENVS names no folder for environments with a real DeepSpeed")
     home = Path(folder) / f"ds-{version}"
     python = home / "bin" / "python"
-    if not (home / "ready").exists() and not _usable(python):
+    if (home / "ready").exists() or _usable(python):
+        return str(python)
+    if version == BASE:
         make(home, python, version)
+    else:
+        make_above(home, python, version, Path(target(BASE)))
     return str(python)
 
 
@@ -59,15 +66,29 @@ def installer() -> str:
 
 def make(home: Path, python: Path, version: str) -> None:
     """Make the environment; a CPU build of torch comes from UV_FIND_LINKS where that is set, else from its CPU index."""
-    uv = installer()
+    _uv("venv", "--quiet", "--clear", "--python", "3.11", str(home))
+    _uv("pip", "install", "--quiet", "--python", str(python), *WITH)
+    _uv("pip", "install", "--quiet", "--python", str(python), "--no-build-isolation", f"deepspeed=={version}")
+    (home / "ready").touch()
+
+
+def make_above(home: Path, python: Path, version: str, base: Path) -> None:
+    """Make an environment that holds this DeepSpeed and sees what another one holds."""
+    _uv("venv", "--quiet", "--clear", "--python", str(base), str(home))
+    see(home, base)
+    _uv("pip", "install", "--quiet", "--python", str(python), "--no-build-isolation", "--no-deps", f"deepspeed=={version}")
+    (home / "ready").touch()
+
+
+def see(home: Path, base: Path) -> None:
+    """Have the environment see the packages of another one, and of those that that one sees, behind its own."""
+    (site,) = home.glob("lib/python*/site-packages")
+    (below,) = base.parent.parent.glob("lib/python*/site-packages")
+    (site / "below.pth").write_text(f"import site; site.addsitedir({str(below)!r})\n", encoding="utf-8")
+
+
+def _uv(*argv: str) -> None:
     env = {**os.environ, "DS_BUILD_OPS": "0"}
     if not env.get("UV_FIND_LINKS"):
         env.setdefault("UV_TORCH_BACKEND", "cpu")
-    install = [uv, "pip", "install", "--quiet", "--python", str(python)]
-    for command in (
-        [uv, "venv", "--quiet", "--clear", "--python", "3.11", str(home)],
-        [*install, *WITH],
-        [*install, "--no-build-isolation", f"deepspeed=={version}"],
-    ):
-        subprocess.run(command, check=True, env=env, timeout=1200)
-    (home / "ready").touch()
+    subprocess.run([installer(), *argv], check=True, env=env, timeout=1200)

@@ -1,7 +1,7 @@
 """One rank of real training runs with the monitor, one after another; it runs in the target interpreter.
 
 Usage: train.py SCENARIOS (a JSON list: name, way, stage, dtype, accumulation, steps, fault, ...) FOLDER
-Writes FOLDER/NAME.RANK.json with the findings of each.
+Writes FOLDER/NAME.RANK.json with the findings of each; what it prints is preceded by a line `scenario: NAME`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Dict, List
 
 SCENARIO = {}  # type: Dict[str, Any]
 RANK = int(os.environ["RANK"])
+SCENARIO_LINE = "scenario: "  # before what each prints
 WIDTH, VOCABULARY, TOKENS, MICRO = 16, 64, 8, 4
 
 
@@ -32,6 +33,7 @@ def main() -> None:
         SCENARIO.update(scenario)
         SCENARIO["folder"] = os.path.join(sys.argv[2], scenario["name"])
         SCENARIO["output"] = os.path.join(sys.argv[2], scenario["name"] + ".jsonl")
+        print(SCENARIO_LINE + scenario["name"], file=sys.stderr, flush=True)
         one()
     sys.stdout.flush()
     os._exit(0)
@@ -181,7 +183,7 @@ def model() -> Any:
 
 
 def short_checkpoint() -> Any:
-    """A model that is loaded from a checkpoint saved before its projector was made longer; freed memory holds NaN."""
+    """A model that is loaded from a checkpoint saved before its projector was made longer; fresh memory holds NaN."""
     import torch
     from torch import nn
     from transformers import LlamaConfig, PreTrainedModel
@@ -213,9 +215,11 @@ def short_checkpoint() -> Any:
     if RANK == 0:
         Extended(configuration).save_pretrained(folder, safe_serialization=True)
     torch.distributed.barrier()
-    dirty = [torch.full((WIDTH, WIDTH), float("nan")) for _ in range(64)]
-    del dirty
-    return Extended.from_pretrained(folder, depth=3)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # has torch.empty fill with NaN, which memory may hold by chance
+    try:
+        return Extended.from_pretrained(folder, depth=3)
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def batches(count: int) -> List[Dict[str, Any]]:
