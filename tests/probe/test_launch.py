@@ -248,11 +248,11 @@ def test_an_own_model_that_cannot_be_built_is_could_not_look_and_no_fault(fake: 
         "    write('failed', one['id'], type='RuntimeError', message='boom', trace=[]); write('end', one['id'], ok=False)\n"
     )
     own = [replace(one, model="train:build") for one in TWO]
-    found = session.probe(fake(body), own, world_size=2, device="cpu", timeout=20, environ=os.environ, stall=60)
+    found = session.probe(fake(body), own, world_size=2, device="cpu", timeout=60, environ=os.environ)
     assert kinds(found) == [Kind.SKIPPED, Kind.CRASHED]
     assert found.results[0].text == "skipped: `--model train:build` made no model: RuntimeError: boom"
     assert kinds(probe(fake(body))) == [Kind.CRASHED, Kind.CRASHED]
-    found = session.probe(fake(body), own[:1], world_size=2, device="cpu", timeout=20, environ=os.environ, stall=60)
+    found = session.probe(fake(body), own[:1], world_size=2, device="cpu", timeout=60, environ=os.environ)
     assert found.failure == "`--model train:build` made no model: RuntimeError: boom"
 
 

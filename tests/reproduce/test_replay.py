@@ -232,11 +232,14 @@ def test_a_run_killed_at_any_moment_is_completed_by_the_next(how: str, seed: int
     whole = tree(project / ".venv")
     dice = random.Random(seed)  # noqa: S311 - moments, not secrets
     cut_off = 0
-    for number in range(4):
+    for number in range(16):
+        if number >= 4 and cut_off:
+            break
         subprocess.run(["rm", "-rf", ".venv", str(tmp_path / "cache")], check=True)
         for _ in range(1 + number % 2):
             kill_at(argv, dice.uniform(0, needed), group=dice.random() < 0.5)
-        cut_off += not (project / ".venv" / ".envcheck" / "stamp").exists()
+        finished = (project / ".venv" / ".envcheck" / "stamp").exists()
+        cut_off, needed = cut_off + (not finished), needed * (0.7 if finished else 1.0)  # the machine may be faster by now
         subprocess.run(argv, check=True, capture_output=True, env=environment)
         assert tree(project / ".venv") == whole
         assert main(["setup", "verify"]) == 0
