@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from envcheck.facts.machine import read_start
 from envcheck.facts.metadata import Headers, is_name, normalised, read_headers, scan
 from envcheck.facts.model import Distribution, MetadataProblem
-from envcheck.facts.remembered import ENDINGS, Memory, stamp
+from envcheck.facts.remembered import ENDINGS, INSTALLER_OF, Memory, metadata_files, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -98,14 +98,20 @@ def read_installed(path: Iterable[str], environ: Mapping[str, str] | None = None
 def _content(folder: _Folder, memory: Memory | None) -> Content:
     if not os.path.exists(folder.path):  # noqa: PTH110 - as above
         return [], []
-    mark = stamp(folder.path, folder.names) if memory is not None else ""
-    content = memory.recall(folder.path, mark) if memory is not None else None
+    if memory is None:
+        return _read(folder)
+    content = memory.recall(folder.path, stamp(folder.path, folder.names, memory.files(folder.path)))
     if content is None:
-        found = list(_distributions(folder)) if _may_hold(folder) else []
-        content = found, [*folder.problems, *_leftovers(folder)]
-        if memory is not None:
-            memory.learn(folder.path, mark, content)
+        files = metadata_files(folder.path, folder.names)
+        mark = stamp(folder.path, folder.names, files)
+        content = _read(folder)
+        memory.learn(folder.path, mark, files, content)
     return content
+
+
+def _read(folder: _Folder) -> Content:
+    found = list(_distributions(folder)) if _may_hold(folder) else []
+    return found, [*folder.problems, *_leftovers(folder)]
 
 
 def _may_hold(folder: _Folder) -> bool:
@@ -237,7 +243,7 @@ def _build(folder: _Folder, info: _Info, editable: frozenset[str]) -> Distributi
         location=folder.path,
         direct_url=url,
         commit=commit,
-        installer=(info.found.read_text("INSTALLER") or "").strip() if info.name == "torch" else "",
+        installer=(info.found.read_text("INSTALLER") or "").strip() if info.shown.lower() == INSTALLER_OF else "",
         editable=in_place or info.name in editable,
         extras=headers.extras,
     )

@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: Part of the file's name: a change of what is kept, or of how metadata is read, changes it.
-FORM = "2"
+FORM = "3"
 
-#: What a metadata folder may hold that is read. Its own time tells when a file in it came or went.
+#: What a metadata folder may hold that is read. Its own time tells when a file in it came or went, so that those that were not
+#: there need not be looked for again.
 READ = ("METADATA", "PKG-INFO", "direct_url.json", "INSTALLER", "requires.txt")
+
+#: The distribution of which the installer is asked for.
+INSTALLER_OF = "torch"
 
 #: Seconds for which a file must have been left alone: within the clock's step a second change cannot be told from the first.
 SETTLED = 3.0
@@ -38,6 +42,14 @@ class Memory:
         self._folders: dict[str, Any] = read_object(self._file) if self._file else {}
         self._changed = False
 
+    def files(self, folder: str) -> list[str]:
+        """What was looked at of the folder when it was read."""
+        entry: Any = self._folders.get(folder)
+        try:
+            return [str(path) for path in entry[3]]
+        except (TypeError, LookupError):
+            return []
+
     def recall(self, folder: str, stamp: str) -> Content | None:
         """What the folder held when its stamp was the same."""
         entry: Any = self._folders.get(folder)
@@ -52,11 +64,11 @@ class Memory:
         except (TypeError, ValueError, LookupError):
             return None
 
-    def learn(self, folder: str, stamp: str, content: Content) -> None:
-        """Take note of what a folder holds; without a stamp it is not remembered."""
+    def learn(self, folder: str, stamp: str, files: list[str], content: Content) -> None:
+        """Take note of what a folder holds, and of the files that say so; without a stamp it is not remembered."""
         if stamp:
             found, problems = content
-            self._folders[folder] = (stamp, [_plain(item) for item in found], [_plain_problem(item) for item in problems])
+            self._folders[folder] = (stamp, [_plain(one) for one in found], [_plain_problem(one) for one in problems], files)
             self._changed = True
 
     def keep(self) -> None:
@@ -76,7 +88,17 @@ def _plain_problem(item: MetadataProblem) -> tuple[str, ...]:
     return (item.kind, item.name, item.path, item.detail)
 
 
-def stamp(folder: str, names: frozenset[str]) -> str:
+def metadata_files(folder: str, names: frozenset[str]) -> list[str]:
+    """The metadata folders in a folder, each with the files in it that are read, as far as they are there."""
+    found = []
+    for name in sorted(name for name in names if name.endswith(ENDINGS)):
+        asked = name.partition("-")[0].lower() == INSTALLER_OF
+        files = [name, *(f"{name}/{file}" for file in READ if asked or file != "INSTALLER")]
+        found += [file for file in files if os.path.lexists(f"{folder}/{file}")]
+    return found
+
+
+def stamp(folder: str, names: frozenset[str], files: list[str]) -> str:
     """What identifies the metadata in a folder: its names, and number, size and times of each metadata file.
 
     Empty where that cannot be told: an archive, an egg, a file that may not be looked at, or one changed a moment ago.
@@ -85,19 +107,13 @@ def stamp(folder: str, names: frozenset[str]) -> str:
         return ""
     lines = sorted(names)
     newest = 0.0
-    for name in lines[:]:
-        if not name.endswith(ENDINGS):
-            continue
-        place = f"{folder}/{name}"
-        for path in (place, *(f"{place}/{file}" for file in READ)):
-            try:
-                seen = os.stat(path)  # noqa: PTH116 - as above
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except (OSError, ValueError):
-                return ""
-            newest = max(newest, seen.st_mtime, seen.st_ctime)
-            lines.append(f"{path}\0{seen.st_ino}\0{seen.st_size}\0{seen.st_mtime_ns}\0{seen.st_ctime_ns}")
+    for file in files:
+        try:
+            seen = os.stat(f"{folder}/{file}")  # noqa: PTH116 - as above
+        except (OSError, ValueError):
+            return ""
+        newest = max(newest, seen.st_mtime, seen.st_ctime)
+        lines.append(f"{file}\0{seen.st_ino}\0{seen.st_size}\0{seen.st_mtime_ns}\0{seen.st_ctime_ns}")
     if newest > time.time() - SETTLED:
         return ""
     return digest("\n".join(lines).encode(errors="surrogateescape"))

@@ -87,6 +87,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "an url in place": lambda site: (site / "here-1.dist-info" / "direct_url.json").write_text('{"url": "file:///hers"}'),
     "an url more": lambda site: (site / "foo-1.dist-info" / "direct_url.json").write_text('{"url": "file:///x"}'),
     "another installer": lambda site: (site / "torch-2.7.1.dist-info" / "INSTALLER").write_text("pi\n"),
+    "no installer": lambda site: (site / "torch-2.7.1.dist-info" / "INSTALLER").unlink(),
+    "the old form instead": lambda site: (site / "foo-1.dist-info" / "METADATA").rename(site / "foo-1.dist-info" / "PKG-INFO"),
     "a hook": lambda site: (site / "__editable__.foo-1.pth").write_text(""),
 }
 
@@ -97,6 +99,22 @@ def test_what_changed_is_read_again(what: str, site: Path, tmp_path: Path) -> No
     CHANGES[what](site)
     again(site, tmp_path / "cache", reads=True)
     again(site, tmp_path / "cache", reads=False)
+
+
+def test_what_was_not_there_is_not_looked_for_again(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = again(site, tmp_path / "cache", reads=True)
+    asked: list[str] = []
+    original = os.stat
+
+    def noted(path: str) -> os.stat_result:
+        asked.append(path)
+        return original(path)
+
+    monkeypatch.setattr(os, "stat", noted)
+    assert read_installed([str(site)], {"ENVCHECK_CACHE": str(tmp_path / "cache")}) == first
+    assert {path for path in asked if "foo-1" in path} == {
+        f"{site}/foo-1.dist-info", f"{site}/foo-1.dist-info/METADATA",
+    }  # fmt: skip
 
 
 def test_a_change_that_keeps_size_and_time_is_seen(site: Path, tmp_path: Path) -> None:
