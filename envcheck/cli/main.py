@@ -108,7 +108,7 @@ def _silence_stdout() -> None:
 
 def entry() -> NoReturn:
     """The console script."""
-    gc.disable()  # a run lives for a tenth of a second; collecting costs a tenth of that
+    gc.disable()  # a run lives for a tenth of a second; collecting costs a tenth of that, and again at the exit
     try:
         code = main()
         sys.stdout.flush()
@@ -118,6 +118,7 @@ def entry() -> NoReturn:
     except Exception as error:  # noqa: BLE001 - the last resort: a defect of ours must not look like a clean check
         _report_defect(error)
         code = int(ExitCode.FAILED)
+    gc.freeze()
     sys.exit(code)
 
 
