@@ -5,8 +5,9 @@
 Makes a venv with made-up distributions (realistic metadata: a description of 20 kB, eight requirements each, all
 fulfilled) and the metadata of a training stack, so that rules and known-good sets are really compared; puts envcheck and
 pip on its path, and reports the best wall and processor time of each command, run in turn, the ratios, what a ten-fold
-matrix adds, and the peak memory of the check. The matrix is made ten-fold twice: with copies of every rule, and with copies
-that have other versions in their ranges, so that there are ten times as many conditions too. Four states are measured:
+matrix adds, and the peak memory of the check. The matrix is made ten-fold three times: with copies of every rule; with copies
+that have other versions in their ranges (`varied`), so that there are ten times as many conditions too, and some more findings;
+and with copies about packages that are not installed (`elsewhere`). Four states are measured:
 nothing changed since the last check (a job that starts again); something changed, a setting or the driver (every check is
 computed; the matrix, metadata and what was said of each pair of a version and a range come from the cache); nothing compared
 before (the same without the pairs, as after new releases of everything); and an empty cache (the very first run).
@@ -29,13 +30,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 #: The stack whose metadata stands beside the made-up distributions.
 STACK = {"torch": "2.7.1", "deepspeed": "0.19.8", "transformers": "4.57.3", "accelerate": "1.11.0", "peft": "0.17.1"}
 
-#: Of a rule's text the line with its ranges, and in it the last part of each version.
+#: Of a rule's text the line with its ranges, and in it the names, and the last part of each version.
 PACKAGES = re.compile(r"^when\.packages = .*$", re.MULTILINE)
+NAMES = re.compile(r"(?<=[{,] )[\w-]+(?= = )")
 LAST_PART = re.compile(r"(?<=[0-9=<>~.])\d+(?=(?:\.\*)?[,\"])")
 
 HERE = Path(__file__).resolve().parent.parent
@@ -99,24 +101,38 @@ def timed(command: Command, env: Mapping[str, str]) -> tuple[float, float]:
     return wall * 1000, used * 1000
 
 
-def tenfold(folder: Path, *, varied: bool = False) -> Path:
-    """The matrix, with every rule there ten times under other ids; `varied`: and with other versions in its ranges."""
-    target = folder / ("varied" if varied else "copied")
+#: The ten-fold matrices: what is done to the line with the ranges in the copy of that number.
+TENFOLD: dict[str, Callable[[str, int], str]] = {
+    "copies": lambda line, _: line,
+    "varied": lambda line, number: LAST_PART.sub(lambda part: str(int(part[0]) + number), line),
+    "elsewhere": lambda line, number: NAMES.sub(lambda name: f"elsewhere-{number}-{name[0]}", line),
+}
+
+
+def tenfold(folder: Path, words: str) -> Path:
+    """The matrix, with every rule there ten times under other ids, changed as `words` says."""
+    target = folder / f"matrix-{words}"
     shutil.copytree(HERE / "matrices", target)
     for path in (target / "rules").glob("*.toml"):
         text = path.read_text()
         head, _, rules = text.partition("[[rule]]")
-        copies = (copied(f"[[rule]]{rules}", number, varied=varied) for number in range(1, 10))
+        copies = (copied(f"[[rule]]{rules}", number, TENFOLD[words]) for number in range(1, 10))
         path.write_text(f"{head}[[rule]]{rules}\n{''.join(copies)}" if rules else text)
     return target
 
 
-def copied(rules: str, number: int, *, varied: bool) -> str:
-    """The rules under other ids; `varied`: the last part of each version in `when.packages` raised by `number`."""
+def copied(rules: str, number: int, change: Callable[[str, int], str]) -> str:
+    """The rules under other ids, with the lines of their ranges changed."""
     renamed = rules.replace('\nid = "', f'\nid = "copy{number}-')
-    if not varied:
-        return renamed
-    return PACKAGES.sub(lambda line: LAST_PART.sub(lambda part: str(int(part[0]) + number), line[0]), renamed)
+    return PACKAGES.sub(lambda line: change(line[0], number), renamed)
+
+
+def findings(command: Command, env: Mapping[str, str]) -> int:
+    """How many findings a check has."""
+    own = {**env, "ENVCHECK_CACHE": str(command.cache)}
+    argv = [*command.argv, "--format", "json"]
+    done = subprocess.run(argv, env=own, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    return len(json.loads(done.stdout)["findings"])
 
 
 def main() -> None:
@@ -137,8 +153,8 @@ def main() -> None:
             "something changed": Command(check, folder / "changed", "answer-*"),
             "nothing compared before": Command(check, folder / "compared", "[ac]*"),
         }
-        for words, matrices in (("copies", tenfold(folder)), ("varied", tenfold(folder, varied=True))):
-            more = [*check, "--matrices", str(matrices)]
+        for words in TENFOLD:
+            more = [*check, "--matrices", str(tenfold(folder, words))]
             commands[f"ten-fold ({words})"] = Command(more, folder / f"{words}-cache")
             commands[f"ten-fold ({words}), something changed"] = Command(more, folder / f"{words}-changed", "answer-*")
             commands[f"ten-fold ({words}), nothing compared before"] = Command(more, folder / f"{words}-compared", "[ac]*")
@@ -148,6 +164,7 @@ def main() -> None:
             "pip check": Command([python, "-m", "pip", "check"], folder / "cache"),
         }
         measured |= best(slow, max(args.repeat // 3, 3), env)
+        said = {words: findings(commands[words], env) for words in commands if words.endswith((")", "envcheck check"))}
         code = f"import resource,sys,runpy\nsys.argv={check[2:]!r}\ntry: runpy.run_module('envcheck',run_name='__main__')\nfinally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"  # noqa: E501
         done = subprocess.run([python, "-c", code], env=env, capture_output=True, text=True, check=False)
         peak = int(done.stderr.split()[-1]) / 1024
@@ -158,12 +175,13 @@ def main() -> None:
             round(many - few, 1)
             for many, few in zip(measured[f"ten-fold ({words}), {state}"], measured[state], strict=True)
         ]
-        for words in ("copies", "varied") for state in states
+        for words in TENFOLD for state in states
     }  # fmt: skip
     print(json.dumps({
         "milliseconds (wall, processor)": {name: [round(value, 1) for value in both] for name, both in measured.items()},
         "of bare Python": {name: round(value / wall["python -c pass"], 2) for name, value in wall.items()},
         "of pip check": {name: round(value / wall["pip check"], 2) for name, value in wall.items()},
+        "findings": said,
         "a ten-fold matrix adds ms (wall, processor)": adds,
         "peak MiB": round(peak, 1),
     }, indent=2))  # fmt: skip

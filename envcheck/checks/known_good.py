@@ -28,11 +28,13 @@ def notes(context: Context) -> list[str]:
     if not WATCHED & context.environment.packages.keys():
         return []
     matrix = context.matrix
-    covering = [
-        matrix.rule(candidate.number)
-        for candidate in matrix.possible(context.environment, context.settings)
-        if candidate.sketch.status == "good" and not candidate.open and candidate.packages >= SMALLEST
+    numbers = [
+        number
+        for alike in matrix.possible(context.environment, context.settings)
+        if alike.sketch.status == "good" and not alike.open and alike.packages >= SMALLEST
+        for number in alike.numbers
     ]
+    covering = [matrix.rule(number) for number in sorted(numbers)]
     if covering:
         return [f"known to work: {rule.title} ({rule.id}; {_evidence(rule)})" for rule in covering]
     nearest = min(_nearest(context), default=None)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from envcheck.checks.context import Context, Outcome
     from envcheck.facts.model import Environment
-    from envcheck.matrix.index import Candidate
+    from envcheck.matrix.index import Candidates
     from envcheck.matrix.match import Match
     from envcheck.matrix.settings import Settings
 
@@ -27,37 +27,41 @@ def check_rules(context: Context) -> Iterator[Outcome]:
         yield outcome if isinstance(outcome, Skip) else finding(outcome, environment, context.settings)
 
 
-def speaking(context: Context, wanted: Callable[[Candidate], bool] | None = None) -> Iterator[Match | Skip]:
+def speaking(context: Context, wanted: Callable[[Candidates], bool] | None = None) -> Iterator[Match | Skip]:
     """The matches that have something to say, then one skip for each reason that kept rules open.
 
     Args:
         context: The facts, the matrix and the settings.
-        wanted: Which candidates to consider at all; every one where left out.
+        wanted: Which rules to consider at all; every one where left out.
     """
     matrix = context.matrix
     environment = matrix.completed(context.environment)
     told = matrix.told
     open_by: Counter[str] = Counter()
-    for candidate in matrix.possible(environment, context.settings):
-        if candidate.sketch.status == "good" or not (wanted is None or wanted(candidate)):
+    numbers: list[int] = []
+    for alike in matrix.possible(environment, context.settings):
+        if alike.sketch.status == "good" or not (wanted is None or wanted(alike)):
             continue
-        blocker = blocked_by(candidate, told) if candidate.open else ""
+        blocker = blocked_by(alike, told) if alike.open else ""
         if blocker:
-            open_by[blocker] += 1
-        elif found := match(matrix.rule(candidate.number), environment, context.settings, matrix.kinds):
+            open_by[blocker] += len(alike.numbers)
+        else:
+            numbers += alike.numbers
+    for number in sorted(numbers):
+        if found := match(matrix.rule(number), environment, context.settings, matrix.kinds):
             yield found
     for name, count in sorted(open_by.items(), key=lambda entry: (-entry[1], entry[0])):
         yield Skip(f"rules about {name}", f"{name} unknown: {count} rule{'s' if count > 1 else ''}")
 
 
-def blocked_by(candidate: Candidate, told: frozenset[str]) -> str:
-    """What keeps a rule out of the report, or an empty string.
+def blocked_by(candidates: Candidates, told: frozenset[str]) -> str:
+    """What keeps rules out of the report, or an empty string.
 
     Machine facts, packages and uses that nobody gave never speak. A setting that nobody gave speaks where the
     rule says so, and for silent effects of certain releases; a loud fault will announce itself, and a rule about
     settings alone has nothing to say while they are not known.
     """
-    first = candidate.open[0]  # packages, facts, comparisons, uses, settings: in this order
+    first = candidates.open[0]  # packages, facts, comparisons, uses, settings: in this order
     if first.kind == PACKAGE:
         return "other packages"
     if first.kind in (FACT, COMPARE):
@@ -65,18 +69,18 @@ def blocked_by(candidate: Candidate, told: frozenset[str]) -> str:
         return "what only a deep check or you can tell" if name in told else name
     if first.kind == USE:
         return "what your code does"
-    return _blocked_by_setting(candidate)
+    return _blocked_by_setting(candidates)
 
 
-def _blocked_by_setting(candidate: Candidate) -> str:
-    sketch = candidate.sketch
-    if any(item.name == "model_type" for item in candidate.open):
+def _blocked_by_setting(candidates: Candidates) -> str:
+    sketch = candidates.sketch
+    if any(item.name == "model_type" for item in candidates.open):
         return "the model's type"
     if sketch.status == "change":
         return "settings whose meaning changed"
     if sketch.unknown:
         return ""
-    if not candidate.packages:
+    if not candidates.packages:
         return "settings"
     return "settings of faults that announce themselves" if sketch.effect in LOUD else ""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from envcheck.matrix.database import Matrix
-    from envcheck.matrix.index import Candidate
+    from envcheck.matrix.index import Candidates
     from envcheck.matrix.rule import Rule
     from envcheck.matrix.settings import Settings
 
@@ -214,11 +214,11 @@ def rule_findings(
             yield finding(outcome, matrix.completed(environment), settings)._replace(place=place)
 
 
-def _about_what_is_given(candidate: Candidate) -> bool:
-    """Whether the rule is about a setting of which something is known, or about what the arguments or `--uses` say is done."""
-    settings = [item for item in candidate.others if item.kind == SETTING]
-    done = [item for item in candidate.others if item.kind == USE and item.name != "hf-trainer"]
-    return len(candidate.opened(SETTING)) < len(settings) or any(item not in candidate.open for item in done)
+def _about_what_is_given(candidates: Candidates) -> bool:
+    """Whether the rules are about a setting of which something is known, or about what the arguments or `--uses` say is done."""
+    settings = [item for item in candidates.others if item.kind == SETTING]
+    done = [item for item in candidates.others if item.kind == USE and item.name != "hf-trainer"]
+    return len(candidates.opened(SETTING)) < len(settings) or any(item not in candidates.open for item in done)
 
 
 def place_of(rule: Rule, document: Document, name: str) -> str:

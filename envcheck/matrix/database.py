@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from envcheck.facts.model import Environment
-    from envcheck.matrix.index import Candidate, Index
+    from envcheck.matrix.index import Candidates, Index
     from envcheck.matrix.rule import Example, Rule
     from envcheck.matrix.settings import Settings
 
 #: Part of the cache key: a change of the cache's form changes it.
-CACHE_FORM = "6"
+CACHE_FORM = "7a"
 
 #: The first line of a cache file is shorter than this.
 HEAD_LIMIT = 512
@@ -49,7 +49,7 @@ class Matrix:
         self._read = read
         self._index_length: int = head["index"]
         self._index: Index | None = None
-        self._asked: tuple[Environment, Settings, list[Candidate]] | None = None
+        self._asked: tuple[Environment, Settings, list[Candidates]] | None = None
         self._completed: tuple[Environment, Environment] | None = None
         self._read_tables: dict[str, dict[str, Any]] = {}
 
@@ -121,14 +121,14 @@ class Matrix:
             self._completed = environment, environment._replace(gpus=gpus)
         return self._completed[1]
 
-    def possible(self, environment: Environment, settings: Settings) -> list[Candidate]:
-        """The rules of which nothing is false, with what is open, without their text.
+    def possible(self, environment: Environment, settings: Settings) -> list[Candidates]:
+        """The rules of which nothing is false, with what is open, without their text; those that are alike together.
 
         The last answer is kept: several checks ask of the same environment.
         """
         environment = self.completed(environment)
         if self._asked is None or self._asked[0] is not environment or self._asked[1] is not settings:
-            self._asked = environment, settings, list(self.index.candidates(environment, settings, self.kinds))
+            self._asked = environment, settings, self.index.candidates(environment, settings, self.kinds)
         return self._asked[2]
 
     @property

@@ -2,21 +2,24 @@
 
 A check evaluates each distinct condition once and drops the rules of which one is false; the text of a rule is read only
 when it has something to say. Of the index itself (`matrix.pack` writes it) only what stands with the packages that are there,
-in ranges that fit, is parsed: what a growing database costs is little more than the rules that might speak.
+in ranges that fit, is parsed, and rules that are alike beside their packages are judged together: what a growing database
+costs is little more than the rules that might speak.
 """
 
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
+from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envcheck.matrix.conditions import comparison_holds, fact_holds, package_holds, setting_holds
 from envcheck.matrix.rule import Comparison, SettingCondition
-from envcheck.matrix.spans import position, rank_of
+from envcheck.matrix.spans import position, sortable
 from envcheck.matrix.versions import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from envcheck.facts.model import Environment
     from envcheck.matrix.rule import Rule
@@ -26,6 +29,9 @@ PACKAGE, FACT, COMPARE, USE, SETTING = "p", "f", "c", "u", "s"
 
 #: Digits of an offset and of a length in the list of where the rules' texts are.
 WIDTH = 10
+
+#: Of the digits of a binary number makes what `itertools.compress` takes.
+ZERO_AND_ONE = bytes.maketrans(b"01", b"\0\1")
 
 
 class Condition(NamedTuple):
@@ -48,29 +54,30 @@ class Sketch(NamedTuple):
     unknown: str
 
 
-class Candidate(NamedTuple):
-    """A rule of which nothing is false.
+class Rest(NamedTuple):
+    """A rule without its packages: how it speaks, of how many packages, and the numbers of its other conditions."""
+
+    sketch: Sketch
+    packages: int
+    others: tuple[int, ...]
+
+
+class Candidates(NamedTuple):
+    """Rules of which nothing is false, alike in how they speak and in what is open.
 
     Attributes:
-        number: Its place in the matrix.
-        sketch: How it speaks.
-        open: The parts of its condition of which it is not known whether they hold; in the rule's order.
+        numbers: Their places in the matrix.
+        sketch: How each speaks.
+        open: The parts of the condition of which it is not known whether they hold; in the rules' order.
         packages: How many parts are about packages.
-        rest: The numbers of the other parts.
-        whole: Where those are.
+        others: The parts that are not.
     """
 
-    number: int
+    numbers: list[int]
     sketch: Sketch
     open: tuple[Condition, ...]
     packages: int
-    rest: list[int]
-    whole: Index
-
-    @property
-    def others(self) -> tuple[Condition, ...]:
-        """The parts that are not about packages."""
-        return tuple(self.whole.others[place] for place in self.rest)
+    others: tuple[Condition, ...]
 
     def opened(self, kind: str) -> list[Condition]:
         """The open parts of one kind."""
@@ -119,13 +126,15 @@ class _Seen(NamedTuple):
         true: The numbers of the package conditions that hold.
         unknown: Those of which it is not known whether they hold.
         here: Those on packages that are installed.
-        rows: The rules that no package condition rules out, in file order.
+        rows: The rules that no package condition rules out.
+        good: The known-good sets that stand with packages that are there, fitting or not.
     """
 
     true: set[int]
     unknown: dict[int, Condition]
     here: set[int]
     rows: list[list[Any]]
+    good: list[list[Any]]
 
 
 class Index:
@@ -133,10 +142,9 @@ class Index:
 
     def __init__(self, packed: bytes) -> None:
         """Take what `pack` gave."""
-        line, _, self._text = packed.partition(b"\n")
-        self.directory: dict[str, Any] = json.loads(line)
-        self._sketches = [Sketch(*item) for item in self.directory["sketches"]]
-        self._others: dict[int, Condition] = {}
+        self._packed = packed
+        self._start = packed.index(b"\n") + 1
+        self.directory: dict[str, Any] = json.loads(packed[: self._start])
         self._asked: tuple[Environment, _Seen] | None = None
 
     def __len__(self) -> int:
@@ -146,56 +154,55 @@ class Index:
 
     def place(self, number: int) -> tuple[int, int]:
         """Where the text of a rule is: offset and length."""
-        start = self.directory["places"][0] + 2 * WIDTH * number
-        return int(self._text[start : start + WIDTH]), int(self._text[start + WIDTH : start + 2 * WIDTH])
+        text = self._piece(self.directory["places"][0] + 2 * WIDTH * number, 2 * WIDTH)
+        return int(text[:WIDTH]), int(text[WIDTH:])
 
-    def candidates(self, environment: Environment, settings: Settings, kinds: Mapping[str, str]) -> Iterator[Candidate]:
-        """The rules of which nothing is false, in file order.
+    def candidates(self, environment: Environment, settings: Settings, kinds: Mapping[str, str]) -> list[Candidates]:
+        """The rules of which nothing is false; those that are alike together.
 
         Package conditions come first: most rules fall by them, and the other parts are then looked at only where they matter.
         """
         seen = self._seen(environment)
-        known = {
-            place: holds(self.others[place], environment, settings, kinds)
-            for place in set[int]().union(*(row[3] for row in seen.rows))
-        }  # fmt: skip
-        wrong, sketches = _of(known, False), self._sketches
-        unknown = {**seen.unknown, **{place: self.others[place] for place in _of(known, None)}}
-        for number, sketch, packages, others in seen.rows:
-            if wrong.isdisjoint(others):
-                opened = tuple([unknown[place] for place in (*packages, *others) if place in unknown])
-                yield Candidate(number, sketches[sketch], opened, len(packages), others, self)
+        alike: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        for number, rest, *packages in seen.rows:
+            opened = tuple([place for place in packages if place in seen.unknown]) if seen.unknown else ()
+            alike.setdefault((rest, opened), []).append(number)
+        rests = self._lines("rests", {rest for rest, _ in alike})
+        others = {
+            place: Condition(kind, tuple(fields))
+            for place, (kind, fields) in self._lines("others", {place for rest in rests.values() for place in rest[2]}).items()
+        }
+        truths = {place: holds(item, environment, settings, kinds) for place, item in others.items()}
+        found = []
+        for (rest, unknown), numbers in alike.items():
+            sketch, packages, places = rests[rest]
+            held = [truths[place] for place in places]
+            if False not in held:
+                parts = tuple([others[place] for place in places])
+                opened = tuple([item for item, truth in zip(parts, held, strict=True) if truth is None])
+                known = tuple([seen.unknown[place] for place in unknown])
+                found.append(Candidates(numbers, Sketch(*sketch), (*known, *opened), packages, parts))
+        return found
 
     def fitting(self, environment: Environment) -> list[int]:
-        """The numbers of the rules that no package condition rules out."""
-        return [row[0] for row in self._seen(environment).rows]
+        """The numbers of the rules that no package condition rules out, in file order."""
+        return sorted(row[0] for row in self._seen(environment).rows)
 
     def good(self) -> list[int]:
         """The numbers of the known-good combinations, in file order."""
-        return [row[0] for row in self._good()]
+        numbers: list[int] = json.loads(self._piece(*self.directory["good"]))
+        return numbers
 
     def good_present(self, environment: Environment) -> Iterator[tuple[int, int, list[bool]]]:
         """The known-good combinations of which every package is installed.
 
         Of each its number, of how many packages it speaks, and of those that it wants installed whether the version fits.
         """
-        seen, absent = self._seen(environment), frozenset(self.directory["absent"])
-        for number, _, packages, _ in self._good():
+        seen, absent = self._seen(environment), frozenset(self.directory["absent"].values())
+        for number, _, *packages in sorted(seen.good):
             present = [place for place in packages if place not in absent]
             if seen.here.issuperset(present):
                 yield number, len(packages), [place in seen.true for place in present]
-
-    @property
-    def others(self) -> dict[int, Condition]:
-        """The conditions that are not about packages, by number."""
-        if not self._others:
-            listed = enumerate(self._read(*self.directory["others"]), self.directory["ranges"])
-            self._others = {place: Condition(kind, tuple(fields)) for place, (kind, fields) in listed}
-        return self._others
-
-    def _good(self) -> list[list[Any]]:
-        rows: list[list[Any]] = self._read(*self.directory["good"])
-        return rows
 
     def _seen(self, environment: Environment) -> _Seen:
         """What the packages decide; the last answer is kept."""
@@ -205,44 +212,62 @@ class Index:
 
     def _look(self, environment: Environment) -> _Seen:
         where, installed = self.directory["packages"], environment.packages
-        true, unknown, here = set[int](self.directory["absent"]), dict[int, Condition](), set[int]()
-        pieces = [self._piece(*self.directory["free"])]
+        true = {place for name, place in self.directory["absent"].items() if environment.complete and name not in installed}
+        unknown, here = dict[int, Condition](), set[int]()
+        rows, good = [self._piece(*self.directory["free"])], [self._piece(*self.directory["free good"])]
         for name in where.keys() & installed.keys() if environment.complete else where:
-            first, starts, positions, changing, no_ranges, texts = self._read(*where[name])
-            numbers = range(first, first + len(starts) - 1)
+            head, positions, good_here, *rows_here = self._piece(*where[name]).split(b"\n")
+            first, no_ranges, bits, texts = json.loads(head)
+            numbers = range(first, first + len(rows_here))
             rank = _rank(environment, name, positions)
-            held: set[int] = set()
-            for places in changing[: rank + 1] if rank is not None else ():
-                held.symmetric_difference_update(places)
-            open_here = set(numbers) if rank is None else set[int]()
+            held = bytearray(len(numbers)) if rank is None else self._held(bits, rank, len(numbers))
+            opened = bytearray([rank is None]) * len(numbers)
             for place, spec in no_ranges:
-                for truth, kept in ((True, held), (None, open_here)):
-                    (kept.add if package_holds(environment, name, spec) is truth else kept.discard)(place)
-            if open_here:
-                specs = self._read(*texts)
-                unknown.update({place: Condition(PACKAGE, (name, specs[place - first])) for place in open_here})
+                truth = package_holds(environment, name, spec)
+                held[place - first], opened[place - first] = truth is True, truth is None
+            true.update(compress(numbers, held))
+            rows += compress(rows_here, held)
+            if any(opened):
+                specs = json.loads(self._piece(*texts))
+                unknown.update({place: Condition(PACKAGE, (name, specs[place - first])) for place in compress(numbers, opened)})
+                rows += compress(rows_here, opened)
             if name in installed:
                 here.update(numbers)
-            true.difference_update(numbers)
-            true |= held
-            pieces += [self._text[starts[place - first] : starts[place - first + 1]] for place in held | open_here]
-        wrong = set(range(self.directory["ranges"])) - true - unknown.keys()
-        rows = json.loads(b"[" + b"".join(pieces).rstrip(b",") + b"]")
-        return _Seen(true, unknown, here, sorted(row for row in rows if wrong.isdisjoint(row[2])))
+                good.append(good_here)
+        possible = true | unknown.keys()
+        return _Seen(true, unknown, here, [row for row in _parsed(rows) if possible.issuperset(row[2:])], _parsed(good))
+
+    def _held(self, bits: int, rank: int, count: int) -> bytearray:
+        """Which of a package's `count` conditions hold behind so many positions: 0 or 1 for each."""
+        width = hexadecimals(count)
+        here = int(self._piece(bits + (rank - 1) * width, width), 16) if rank else 0
+        return bytearray(f"{here:0{count}b}".encode().translate(ZERO_AND_ONE)[::-1])
+
+    def _lines(self, name: str, wanted: Iterable[int]) -> dict[int, Any]:
+        """Some of the lines of a piece, by their numbers."""
+        lines, numbers = self._piece(*self.directory[name]).split(b"\n"), list(wanted)
+        return dict(zip(numbers, json.loads(b"[%b]" % b",".join([lines[number] for number in numbers])), strict=True))
 
     def _piece(self, offset: int, length: int) -> bytes:
-        return self._text[offset : offset + length]
-
-    def _read(self, offset: int, length: int) -> Any:  # noqa: ANN401 - JSON
-        return json.loads(self._piece(offset, length))
+        start = self._start + offset
+        return self._packed[start : start + length]
 
 
-def _rank(environment: Environment, name: str, positions: list[Any]) -> int | None:
-    """Between which of the positions the installed version lies; None where there is none that can be compared."""
+def hexadecimals(count: int) -> int:
+    """How many hexadecimal digits so many bits take."""
+    return -(-count // 4)
+
+
+def _rank(environment: Environment, name: str, positions: bytes) -> int | None:
+    """How many of the positions are not above the installed version; None where there is none that can be compared."""
     found = environment.packages.get(name)
     version = plain(found.version) if found else None
-    return None if version is None else rank_of(positions, position(version.version))
+    if version is None:
+        return None
+    return bisect_right(positions.split(b",") if positions else (), sortable(position(version.version)))
 
 
-def _of(known: Mapping[int, bool | None], truth: bool | None) -> set[int]:
-    return {place for place, found in known.items() if found is truth}
+def _parsed(rows: Iterable[bytes]) -> list[list[Any]]:
+    """Pieces of rows, each with a comma behind it, as one list."""
+    parsed: list[list[Any]] = json.loads(b"[%b]" % b"".join(rows).rstrip(b","))
+    return parsed

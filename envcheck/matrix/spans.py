@@ -6,7 +6,6 @@ changes its mind only at a few positions, which are found when the cache is made
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 from packaging.version import Version
@@ -17,10 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 #: Where a version stands in the order of versions: epoch, release without trailing zeros, and what follows the release:
-#: [0] nothing, [1, n] post-release n, [2] the place after every post-release. Lists, as JSON gives them back.
+#: [0] nothing, [1, n] post-release n, [2] the place after every post-release.
 Position = list[Any]
 
 FIRST: Position = [0, [], [0]]
+
+#: Digits in which the sortable form of a position says how many digits a number has.
+DIGITS = 4
 
 
 def position(version: Version) -> Position:
@@ -52,9 +54,15 @@ def distinct(places: Iterable[Position]) -> list[Position]:
     return [here for number, here in enumerate(ordered) if number == 0 or here != ordered[number - 1]]
 
 
-def rank_of(places: Sequence[Position], here: Position) -> int:
-    """The number of the segment that a position lies in: how many of the `places` are not above it, less one."""
-    return bisect_right(places, here) - 1
+def sortable(here: Position) -> bytes:
+    """A position as text, without commas: such texts have the order of the positions, so that nothing need be parsed."""
+    epoch, release, (kind, *post) = here
+    return f"{_number(epoch)}{''.join(map(_number, release))}.{kind}{''.join(map(_number, post))}".encode()
+
+
+def _number(value: int) -> str:
+    digits = str(value)
+    return f"{len(digits):0{DIGITS}}{digits}"
 
 
 def _places(text: str) -> Iterator[Position]:

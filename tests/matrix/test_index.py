@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import example, given
@@ -8,16 +9,17 @@ from hypothesis import settings as with_settings
 from hypothesis import strategies as st
 
 from envcheck.facts.model import Distribution, Environment
+from envcheck.matrix.conditions import package_holds
 from envcheck.matrix.database import load
-from envcheck.matrix.index import Index, conditions_of, holds
+from envcheck.matrix.index import PACKAGE, Index, conditions_of, holds
 from envcheck.matrix.pack import pack
 from envcheck.matrix.settings import Settings
-from envcheck.matrix.spans import distinct, position, rank_of, turns
+from envcheck.matrix.spans import distinct, position, sortable, turns
 from envcheck.matrix.versions import plain, satisfies
 from tests.matrix.rules import GOOD, KINDS, parsed
 
 if TYPE_CHECKING:
-    from envcheck.matrix.index import Candidate
+    from envcheck.matrix.index import Candidates
     from envcheck.matrix.rule import Rule
 
 NUMBERS = st.sampled_from(["0", "1", "2", "10"])
@@ -45,8 +47,20 @@ def test_a_span_holds_what_packaging_says_is_in_the_range(spec: str, text: str) 
     version = plain(text)
     assert places is not None
     assert version is not None
-    entered_and_left = rank_of(places, position(version.version)) + 1
+    entered_and_left = bisect_right(places, position(version.version))
     assert (entered_and_left % 2 == 1) is satisfies(text, spec)
+
+
+PLACES = st.tuples(
+    st.integers(0, 11), st.lists(st.integers(0) | st.integers(0, 11), max_size=4), st.just([0]) | st.just([2])
+    | st.tuples(st.just(1), st.integers(0) | st.integers(0, 11)).map(list),
+).map(list)  # fmt: skip
+
+
+@given(PLACES, PLACES)
+def test_positions_and_their_texts_have_the_same_order(one: list[Any], other: list[Any]) -> None:
+    assert (one < other) is (sortable(one) < sortable(other))
+    assert (one == other) is (sortable(one) == sortable(other))
 
 
 def test_texts_are_no_range() -> None:
@@ -68,8 +82,8 @@ def by_brute_force(rules: list[Rule], environment: Environment, settings: Settin
     return found
 
 
-def shown(candidates: list[Candidate]) -> list[tuple[int, list[str]]]:
-    return [(one.number, list(map(repr, one.open))) for one in candidates]
+def shown(candidates: list[Candidates]) -> list[tuple[int, list[str]]]:
+    return sorted((number, list(map(repr, alike.open))) for alike in candidates for number in alike.numbers)
 
 
 NAMES = ["torch", "deepspeed", "peft"]
@@ -105,9 +119,17 @@ def test_candidates_are_those_of_brute_force(
     kept = [(packages, more) for packages, more in conditions if packages or "when.settings" in more or "when.facts" in more]
     rules = parsed("".join(written(number, *item) for number, item in enumerate(kept))) if kept else []
     index = Index(pack(rules))
-    found = list(index.candidates(environment, settings, KINDS))
+    found = index.candidates(environment, settings, KINDS)
     assert shown(found) == by_brute_force(rules, environment, settings)
-    assert [one.packages for one in found] == [len(rules[one.number].packages) for one in found]
+    for alike in found:
+        for rule in (rules[number] for number in alike.numbers):
+            assert alike.packages == len(rule.packages)
+            assert alike.others == tuple(item for item in conditions_of(rule) if item.kind != PACKAGE)
+            assert alike.sketch == (rule.status, rule.effect, rule.unknown)
+    assert index.fitting(environment) == [
+        number for number, rule in enumerate(rules)
+        if not any(package_holds(environment, *item) is False for item in rule.packages.items())
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("complete", [True, False])
@@ -124,7 +146,7 @@ def test_of_the_real_matrix_too(complete: bool, data: st.DataObject) -> None:
         truths = [(item, holds(item, environment, settings, MATRIX.kinds)) for item in conditions_of(one)]
         if all(truth is not False for _, truth in truths):
             expected.append((number, [repr(item) for item, truth in truths if truth is None]))
-    assert shown(list(MATRIX.index.candidates(environment, settings, MATRIX.kinds))) == expected
+    assert shown(MATRIX.index.candidates(environment, settings, MATRIX.kinds)) == expected
 
 
 @given(ENVIRONMENTS, st.lists(PACKAGES.filter(bool), max_size=6))
@@ -137,4 +159,6 @@ def test_good_sets_are_told_of_where_every_package_is_installed(environment: Env
         if wanted.keys() <= environment.packages.keys():
             fit = [spec == "*" or bool(satisfies(environment.packages[name].version, spec)) for name, spec in wanted.items()]
             expected.append((number, len(rule.packages), fit))
-    assert list(Index(pack(rules)).good_present(environment)) == expected
+    index = Index(pack(rules))
+    assert list(index.good_present(environment)) == expected
+    assert index.good() == list(range(len(sets)))
