@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from envcheck.matrix.settings import Settings
 
 #: Part of the cache key: a change of the cache's form changes it.
-CACHE_FORM = "7a"
+CACHE_FORM = "7"
 
 #: The first line of a cache file is shorter than this.
 HEAD_LIMIT = 512
@@ -247,7 +247,7 @@ class Stored:
         """`length` bytes from `start`, counted behind the first line."""
         if self._made is None:
             try:
-                with open(self._file, "rb") as stream:  # noqa: PTH123 - pathlib is slow to import
+                with open(self._file, "rb", buffering=0) as stream:  # noqa: PTH123 - pathlib is slow to import
                     if stream.read(len(self._line)) == self._line:
                         stream.seek(start, os.SEEK_CUR)
                         found = stream.read(length)
