@@ -15,20 +15,25 @@ if TYPE_CHECKING:
 
     from envcheck.checks.context import Context, Outcome
     from envcheck.checks.torch_build import TorchBuild
+    from envcheck.facts.model import Distribution
 
 
 def check_triton(context: Context) -> Iterator[Outcome]:
-    """Triton against torch: pairs known to break are errors, another release line than torch pins is a warning."""
+    """Triton against torch: pairs known to break are errors, another release line than torch pins is a warning.
+
+    On Windows triton is `triton-windows`, which has triton's versions; torch pins none there.
+    """
     build = torch_build(context)
-    package = context.environment.packages.get("triton")
+    packages, windows = context.environment.packages, context.environment.text("system") == "Windows"
+    package = packages.get("triton-windows") or (None if windows else packages.get("triton"))
     version = plain(package.version) if package else None
-    if build is None or package is None or version is None or context.environment.text("system") == "Windows":
+    if build is None or package is None or version is None:
         return
     pin = (torch_row(context, str(build.version)) or {}).get("triton")
     broken = next((row for row in rows(context, "triton", "breaks") if _breaks(row, build, version.version)), None)
     if broken is not None:
-        yield _triton_breaks(context, build, package.version, version.exact, broken, pin)
-    elif pin and build.published and minor_of(pin.lstrip("=~")) != minor_of(package.version):
+        yield _triton_breaks(context, build, package, version.exact, broken, pin)
+    elif pin and package.name == "triton" and build.published and minor_of(pin.lstrip("=~")) != minor_of(package.version):
         yield _triton_pin(build, package.version, pin)
 
 
@@ -37,17 +42,19 @@ def _breaks(row: dict[str, Any], build: TorchBuild, triton: Version) -> bool:
 
 
 def _triton_breaks(
-    context: Context, build: TorchBuild, text: str, exact: bool, row: dict[str, Any], pin: str | None,
+    context: Context, build: TorchBuild, package: Distribution, exact: bool, row: dict[str, Any], pin: str | None,
 ) -> Finding:  # fmt: skip
+    text, own = package.version, package.name == "triton"
+    wanted = (f"triton{pin}" if own else f"{package.name}=={minor_of(pin.lstrip('=~'))}.*") if pin else ""
     return Finding(
         id="triton-breaks-torch",
         severity=capped(Severity.ERROR, build.published, exact),
-        title=f"torch {build.minor} cannot work with triton {text}",
-        subjects=("triton", "torch"),
-        observed={"triton": text, "torch": build.text},
+        title=f"torch {build.minor} cannot work with {package.name} {text}",
+        subjects=(package.name, "torch"),
+        observed={package.name: text, "torch": build.text},
         because=(f"torch`{row['torch']}` and triton`{row['triton']}` do not fit together",),
         certain=build.exact and exact,
-        fixes=(Fix("package", f"triton{pin}"),) if pin else (),
+        fixes=(Fix("package", wanted),) if wanted else (),
         evidence=evidence(context, "triton", row),
         symptom=f"`{row['message']}` when torch.compile or another user of Inductor starts.",
     )
