@@ -78,7 +78,7 @@ def names(comparison: Comparison, checkpoint: Checkpoint, answer: Answer) -> Ite
     if missing:
         sound = all(_sound(answer.values.get(name)) for name in missing)
         words = (
-            "their values are such as their initialisers give"
+            "loaded here, without DeepSpeed, their values are such as their initialisers give"
             if sound
             else ("they train from what from_pretrained leaves in them, which it calls newly initialized in any case")
         )
@@ -124,8 +124,13 @@ def values(answer: Answer, missing: Iterable[str]) -> Iterator[Finding]:
     unwritten = [name for name, one in answer.values.items() if one.get("meta") or one.get("fill", 0.0) > UNWRITTEN]
     if unwritten:
         meta = sum(bool(answer.values[name].get("meta")) for name in unwritten)
-        why = [listing(unwritten), "they still hold the byte that the allocator filled fresh memory with for this check"]
-        why += [f"{meta} of them are still on the meta device: they have no memory at all"] if meta else []
+        why = [listing(unwritten)]
+        if meta < len(unwritten):
+            why.append("they still hold the byte that the allocator filled fresh memory with for this check")
+        if meta:
+            why.append(
+                f"{'all' if meta == len(unwritten) else meta} of them are still on the meta device: they have no memory at all"
+            )
         yield Finding(
             "params-uninitialised", Severity.ERROR, f"Memory that nobody initialised in {many(len(unwritten))}",
             ("transformers",), because=tuple(why), fixes=INITIALISE,
@@ -208,16 +213,17 @@ def gradients(answer: Answer, missing: Iterable[str]) -> Iterator[Finding]:
 
 
 def _unreached(answer: Answer, trainable: Sequence[str]) -> Iterator[Finding]:
+    shown = (answer.forward or {}).get("input", "tokens")
     without = [name for name, kind in answer.gradients.items() if kind == "none"]
     if without:
         all_of_them = len(without) == len(answer.gradients)
         yield Finding(
             "params-unreachable", Severity.ERROR if all_of_them else Severity.WARNING,
             f"{len(without)} of {len(trainable)} trainable parameters get no gradient from the loss", ("requires_grad",),
-            because=(listing(without), "one backward pass on a tiny input of tokens, without DeepSpeed"),
+            because=(listing(without), f"one backward pass on a tiny input of {shown}, without DeepSpeed"),
             fixes=(
                 Fix("do", "use them in forward for every batch, or freeze them"),
-                Fix("do", "if only other inputs than tokens reach them, let the model have a method `envcheck_inputs()`"),
+                Fix("do", f"if only other inputs than {shown} reach them, let the model have a method `envcheck_inputs()`"),
             ),
             certain=all_of_them,
         )  # fmt: skip
@@ -225,7 +231,7 @@ def _unreached(answer: Answer, trainable: Sequence[str]) -> Iterator[Finding]:
     if bad:
         yield Finding(
             "params-gradient-not-finite", Severity.ERROR, f"A gradient with NaN or Inf in {many(len(bad))}", ("loss",),
-            because=(listing(bad), "one backward pass on a tiny input of tokens, without DeepSpeed"),
+            because=(listing(bad), f"one backward pass on a tiny input of {shown}, without DeepSpeed"),
         )  # fmt: skip
     if answer.reached:
         yield Finding(

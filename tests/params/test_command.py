@@ -16,7 +16,7 @@ from envcheck.cli.main import main
 from envcheck.params import ask
 from envcheck.process import Completed
 from tests.params.files import sharded
-from tests.probe.targets import target
+from tests.probe.targets import laid_over, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,3 +189,44 @@ def test_a_new_head_of_a_library_class_is_initialised_whatever_the_way_of_loadin
         assert code == 0
         assert {one["id"] for one in found["findings"]} == {"params-missing", "params-unexpected"}
         assert found["skipped"] == []
+
+
+#: transformers to be laid over the environment (none: its own 4.57.6), option -> ids, in order of severity.
+LLAVA: list[tuple[list[str], dict[str, list[str]]]] = [
+    ([], {
+        "--low-cpu-mem-usage": ["params-missing"],
+        "--ds-config": ["transformers-457-zero3-new-head-not-initialised", "params-missing"],
+        "--values=never": ["params-missing"],
+    }),
+    (["transformers==4.46.3", "tokenizers==0.20.3"], {
+        "--low-cpu-mem-usage": ["params-uninitialised", "transformers-low-cpu-mem-new-params", "params-missing"],
+        "--ds-config": ["params-missing"],
+        "--values=never": ["params-missing"],
+    }),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize(("packages", "wanted"), LLAVA, ids=["4.57.6", "4.46.3"])
+def test_a_llava_whose_checkpoint_lacks_the_projector(
+    packages: list[str], wanted: dict[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is said of low_cpu_mem_usage and ZeRO-3 was compared with real loads under each (the rules' `measured`)."""
+    python, above = laid_over("0.16.9", packages) if packages else (target("0.16.9"), "")
+    shown = tmp_path / "python"
+    shown.write_text(f'#!/bin/sh\nPYTHONPATH="{above}" exec "{python}" "$@"\n', encoding="utf-8")
+    shown.chmod(0o755)
+    folder, config = tmp_path / "llava", tmp_path / "zero3.json"
+    subprocess.run([str(shown), str(HERE / "llava.py"), str(folder)], check=True, timeout=300)
+    config.write_text('{"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}', encoding="utf-8")
+    for option, ids in wanted.items():
+        options = [option, str(config)] if option == "--ds-config" else [option]
+        code, found = call(capsys, "--model", str(folder), "--python", str(shown), *options)
+        unreached = [one["because"][0] for one in found["findings"] if one["id"] == "params-unreachable"]
+        assert all(text.startswith("`") and "post_layernorm" in text and "projector" not in text for text in unreached)
+        seen = [one for one in found["findings"] if one["id"] != "params-unreachable"]
+        assert [one["id"] for one in seen] == ids
+        missing = next(one for one in seen if one["id"] == "params-missing")
+        assert "multi_modal_projector.linear_2.bias" in " ".join(missing["because"])
+        assert code == int(any(one["severity"] == "error" for one in seen)), found["skipped"]

@@ -182,7 +182,7 @@ def _describe(answer: Answer, model: Any) -> None:
         buffers=[name for name in keys if name not in {one["name"] for one in parameters}],
         prefix=str(getattr(model, "base_model_prefix", "") or ""),
         tied=list(tied),
-        tie=bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False)),
+        tie=_wants_tie(getattr(model, "config", None)),
         shared=_shared(model),
         ignore_missing=list(getattr(model, "_keys_to_ignore_on_load_missing", None) or ()),
         ignore_unexpected=list(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()),
@@ -200,12 +200,18 @@ def _shared(model: Any) -> List[List[str]]:
         found.setdefault(_place(one), []).append(name)
     groups = [names for names in found.values() if len(names) > 1]
     names = {name for group in found.values() for name in group}
-    tie = getattr(getattr(model, "config", None), "tie_word_embeddings", False)
+    tie = _wants_tie(getattr(model, "config", None))
     for attribute in ("_tied_weights_keys", "all_tied_weights_keys"):
         mapping = getattr(model, attribute, None)
         if tie and isinstance(mapping, dict):
             groups += [[name, other] for name, other in mapping.items() if name in names and other in names]
     return groups
+
+
+def _wants_tie(config: Any) -> bool:
+    """Whether input and output embeddings are to be one; of a model with parts (LLaVA), the language model's part decides too."""
+    text = getattr(config, "text_config", None)
+    return all(bool(getattr(one, "tie_word_embeddings", False)) for one in (config, text if text is not None else config))
 
 
 def _place(one: Any) -> Any:
@@ -362,7 +368,7 @@ def _initialisers(model: Any, place: str, module: Any) -> Iterator[Any]:
 def _ties(answer: Answer, model: Any) -> None:
     """Whether input and output embeddings are one, where the configuration says so."""
     config = getattr(model, "config", None)
-    if not getattr(config, "tie_word_embeddings", False) or not hasattr(model, "get_output_embeddings"):
+    if not _wants_tie(config) or not hasattr(model, "get_output_embeddings"):
         return
     try:
         out, inside = model.get_output_embeddings(), model.get_input_embeddings()
@@ -377,12 +383,15 @@ def _backward(answer: Answer, model: Any) -> None:
     """Gradients of one tiny batch: first with what is trainable, then with everything, to see what is reachable."""
     import torch
 
-    batch = _batch(model)
     model.train()
+    batch = _batch(model)
+    seen = _with_images(model, batch)
+    batch = seen or batch
     asked = {name: one.requires_grad for name, one in model.named_parameters()}
     try:
         loss = _loss(model, batch)
-        answer.write("forward", loss=float(loss.detach()), needs_gradient=bool(loss.requires_grad))
+        kind = "an image and tokens" if seen else "tokens"
+        answer.write("forward", loss=float(loss.detach()), needs_gradient=bool(loss.requires_grad), input=kind)
         if loss.requires_grad:
             loss.backward()
         for name, one in model.named_parameters():
@@ -433,6 +442,40 @@ def _batch(model: Any) -> Dict[str, Any]:
     classes = int(getattr(config, "num_labels", 0) or 0) if kind.endswith("Classification") else 0
     labels = ids[:, 0] if whole else ids
     return {"input_ids": ids, "labels": labels % classes if classes else labels.clone()}
+
+
+def _with_images(model: Any, batch: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """The batch with an image before the tokens, of a model that takes them as LLaVA does; None of any other."""
+    import torch
+
+    config = getattr(model, "config", None)
+    vision = getattr(config, "vision_config", None)
+    token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+    if vision is None or token is None or "labels" not in batch or hasattr(model, "envcheck_inputs"):
+        return None
+    try:
+        size, count = int(vision.image_size), (int(vision.image_size) // int(vision.patch_size)) ** 2
+    except Exception:  # it takes images in another way
+        return None
+    if getattr(config, "vision_feature_select_strategy", "") == "full":
+        count += 1
+    ids = batch["input_ids"].masked_fill(batch["input_ids"] == token, 2 if token == 1 else 1)
+    pixels = torch.randn(ids.shape[0], int(getattr(vision, "num_channels", 3)), size, size)
+    for places in (count, 1):  # one token for the whole image, which the model widens itself, up to transformers 4.46
+        image = torch.full((ids.shape[0], places), int(token), dtype=ids.dtype)
+        made = {
+            "input_ids": torch.cat([ids[:, :1], image, ids[:, 1:]], dim=1),
+            "labels": torch.cat([ids[:, :1], torch.full_like(image, -100), ids[:, 1:]], dim=1),
+            "pixel_values": pixels.to(next(model.parameters()).dtype),
+        }
+        made["attention_mask"] = torch.ones_like(made["input_ids"])
+        try:
+            with torch.no_grad():
+                _loss(model, made)
+        except Exception:
+            continue
+        return made
+    return None
 
 
 def _loss(model: Any, batch: Dict[str, Any]) -> Any:
