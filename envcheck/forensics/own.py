@@ -11,8 +11,9 @@ from typing import NamedTuple
 #: A number as loops print it. What would go on as a word, a path or another number is none.
 NUMBER = rb"(?:nan\b|NaN\b|-?[Ii]nf\b|-?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?(?!\.?\d))(?![\w/%])"
 
-#: Between a name and its number: progress bars have `=`, tables are padded, `tensor(2.31, ...)` counts too.
-BETWEEN = rb"[ \t]{0,8}[:=]?[ \t]{0,8}['\"]?(?:tensor\()?"
+#: Between a name and its number: progress bars have `=`, tables are padded, `tensor(2.31, ...)` counts too; a key of a dictionary
+#: ends with a quote and is none of these.
+BETWEEN = rb"(?!')[ \t]{0,8}[:=]?[ \t]{0,8}['\"]?(?:tensor\()?"
 
 #: `loss` and its number, as far as it tells losses from other words; `Loss` too.
 LOSS = rb"oss(?P<between>" + BETWEEN + rb")(?P<own>" + NUMBER + rb")"
@@ -20,7 +21,7 @@ LOSS = rb"oss(?P<between>" + BETWEEN + rb")(?P<own>" + NUMBER + rb")"
 _LOSS = re.compile(LOSS)
 
 #: May the bytes hold such a line at all? Cheaper than `LOSS`, and true wherever that is found.
-HINT = re.compile(rb"oss[ \t]{0,8}[:=]?[ \t]{0,8}['\"]?(?:tensor\()?(?:[nN]a|-?[Ii]nf|-?\d)")
+HINT = re.compile(rb"oss(?!')[ \t]{0,8}[:=]?[ \t]{0,8}['\"]?(?:tensor\()?(?:[nN]a|-?[Ii]nf|-?\d)")
 
 #: What stands before `loss` where that is the end of a longer name: the loss that is trained on.
 NAMED = re.compile(rb"(?:^|[^A-Za-z0-9_/])(?:[Tt]rain(?:ing)?|step|total|lm|gpt|ce|sft|actor|(?:actor/)?(?:pg|policy))[_/]$")
