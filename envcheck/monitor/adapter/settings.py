@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from envcheck.monitor.adapter.parameters import layers
 from envcheck.monitor.records import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 #: Distributions whose versions decide causes.
 PACKAGES = ("torch", "deepspeed", "transformers", "accelerate", "peft", "trl")
@@ -79,6 +80,18 @@ def number(value: Any) -> float | None:  # noqa: ANN401
         return float(value)
     except (TypeError, ValueError, RuntimeError):
         return None
+
+
+def numbers(values: Sequence[Any]) -> list[float]:
+    """Those of the values that are numbers; tensors are read together, so that a GPU is waited for once."""
+    torch = sys.modules.get("torch")
+    if torch is not None and len(values) > 1:
+        try:
+            together = torch.stack([value.detach().double().reshape(()) for value in values])
+            return [float(one) for one in together.tolist()]
+        except (AttributeError, TypeError, RuntimeError):
+            pass  # not all are tensors of one number on one device
+    return [one for one in map(number, values) if one is not None]
 
 
 def overflow_of(optimizer: Any) -> bool | None:  # noqa: ANN401

@@ -57,7 +57,7 @@ class Watch:
         self.stop_at: int | None = None
         self.ended = False
         session.begin(run(self.ranks.size), self.ranks.rank)
-        number = _number(model)
+        number = _number()
         together = self.ranks.agree(f"begin/{number}")
         session.share = self.ranks.words(number)
         if not together:
@@ -121,7 +121,7 @@ class Watch:
     def _loss(self) -> float | None:
         """The mean of the micro-batches' losses as the model returned them; of the last where only the engine saw it."""
         losses = self.losses or ([self.tap.loss] if self.tap and self.tap.loss is not None else [])
-        numbers = [number for number in map(settings.number, losses) if number is not None]
+        numbers = settings.numbers(losses)
         return sum(numbers) / len(numbers) if numbers else None
 
     def _compare(self) -> None:
@@ -193,11 +193,10 @@ def settings_stage(engine: Any) -> int | None:  # noqa: ANN401
     return None if engine is None else int(engine.zero_optimization_stage())
 
 
-def _number(model: Any) -> int:  # noqa: ANN401
-    """How many times this model has been put under watch; the same on all ranks."""
+def _number() -> int:
+    """How many models have been put under watch, this one included; the same on all ranks."""
     count = int(getattr(Watch, "_count", 0)) + 1
     Watch._count = count  # type: ignore[attr-defined]  # noqa: SLF001 - our own
-    del model
     return count
 
 
