@@ -114,8 +114,10 @@ def test_nccl_of_two_cuda_majors(capsys: pytest.CaptureFixture[str]) -> None:
     home = environment("nccl", *NCCL)
     assert_installers_see_nothing(home)
     found = [item for item in deep(home, capsys) if item["id"] == "record-files-overwritten"]
-    assert [set(item["subjects"]) for item in found] == [{"nvidia-nccl-cu12", "nvidia-nccl-cu13"}]
-    assert "nvidia/nccl/lib/libnccl.so.2" in found[0]["because"]
+    # An installer that unpacks in parallel may leave a file of each: then each is overwritten by the other.
+    assert len(found) in (1, 2)
+    assert all(set(item["subjects"]) == {"nvidia-nccl-cu12", "nvidia-nccl-cu13"} for item in found)
+    assert sum("nvidia/nccl/lib/libnccl.so.2" in item["because"] for item in found) == 1
 
 
 def test_an_extension_built_for_another_torch(capsys: pytest.CaptureFixture[str]) -> None:
