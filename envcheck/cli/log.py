@@ -83,7 +83,7 @@ def look(args: argparse.Namespace) -> tuple[Report, History]:
     Raises:
         InputError: A file cannot be read.
     """
-    from envcheck.checks.context import Context  # noqa: PLC0415 - likewise
+    from envcheck.checks.context import Context  # noqa: PLC0415 - not for --help
     from envcheck.facts.model import Environment  # noqa: PLC0415 - not for --help
     from envcheck.forensics import diagnose, tracebacks  # noqa: PLC0415 - not for --help
     from envcheck.matrix import signature  # noqa: PLC0415 - not for --help

@@ -140,10 +140,11 @@ def _of(seen: Seen, rules: Iterable[Rule], families: Iterable[Message], context:
 def _matches(seen: Seen, rules: Iterable[Rule], context: Context) -> Iterator[Match]:
     """The rules that know the message and of which nothing is false; of nested fragments the longest."""
     known = [rule for rule in rules if knows(rule.error, seen.text)]
+    environment = context.matrix.completed(context.environment)
     for rule in known:
         if any(rule.error != other.error and rule.error in other.error for other in known):
             continue
-        found = match(rule, context.matrix.completed(context.environment), context.settings, context.matrix.kinds)
+        found = match(rule, environment, context.settings, context.matrix.kinds)
         if found is not None:
             yield found
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from envcheck.errors import InputError
 from envcheck.findings import Evidence, Severity
 from envcheck.matrix.conditions import package_holds, setting_holds
-from envcheck.matrix.message import Message, parse_message
+from envcheck.matrix.message import SEVERITIES, Message, parse_message
 from envcheck.matrix.parse import (
     IDENTIFIER,
     Mistakes,
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from envcheck.facts.model import Environment
     from envcheck.matrix.rule import SettingCondition
     from envcheck.matrix.settings import Settings
-
-SEVERITIES = {"error": Severity.ERROR, "warning": Severity.WARNING, "info": Severity.INFO}
 
 #: Keys of a condition that are compared with the sighting's attribute of the same name.
 FLAGS = ("from_start", "until_end")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,16 +24,16 @@ Value = str | tuple[str, ...] | None
 
 
 @dataclass(slots=True)
-class Expansion:
+class Expansion(ABC):
     """A script's text and its variables as they stand."""
 
     variables: dict[str, Value] = field(default_factory=dict)
     captured: bool = False
     source: bytes = b""
 
+    @abstractmethod
     def children(self, node: Node) -> None:
         """Follow the named children in order: those of a substitution are commands of their own."""
-        raise NotImplementedError
 
     def text(self, node: Node) -> str:
         """The source of a node."""
